@@ -1,0 +1,223 @@
+//! Decides one command on the draft of one group: reads state, writes records. Leader only, pure.
+//! Heartbeats are in `decide/heartbeat.rs`; here is the rest of a group's life.
+
+mod heartbeat;
+mod offsets;
+mod view;
+
+pub use view::{group_view, heartbeat_view};
+
+use crate::{assign, command::*, draft::Draft, ids::*, record::*, reconcile, seeded, state::*};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What only the leader's timers ask for; each is checked again against the state it meets.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum TimerCommand {
+    /// The member's session has passed without an accepted heartbeat.
+    ExpireSession { member: MemberId },
+    /// The member did not confirm, within its rebalance timeout, what was asked back at this revision.
+    ExpireRebalance { member: MemberId, revoked_at: AssignmentRevision },
+    /// A hold has lasted one promised session.
+    ReleaseHold { partition: Partition, token: FencingToken },
+    /// One old session has passed since the shorter one was told.
+    LowerSession { member: MemberId, told_ms: u64 },
+    /// The assignment interval is over, or the metadata changed.
+    Refresh,
+}
+
+/// Decides a request. Reads give their answer without records.
+pub fn request(draft: &mut Draft, group: &GroupId, command: &Command) -> Result<Response, GroupError> {
+    if let Some(reason) = draft.group().and_then(|g| g.quarantined.clone())
+        && !matches!(command, Command::Describe | Command::FetchOffsets { .. } | Command::History { .. })
+    {
+        return Err(GroupError::Quarantined { reason });
+    }
+    match command {
+        Command::Heartbeat(h) => heartbeat::heartbeat(draft, group, h),
+        Command::Leave(l) => leave(draft, group, l),
+        Command::RemoveMember { member } => remove(draft, group, member),
+        Command::Commit(c) => offsets::commit(draft, group, c),
+        Command::FetchOffsets { topic, partition } => offsets::fetch(draft, group, topic.as_ref(), *partition),
+        Command::DeleteOffsets { topic } => offsets::delete(draft, group, topic),
+        Command::DeleteGroup { force } => delete(draft, group, *force),
+        Command::Describe => Ok(Response::Group(Box::new(group_view(group, existing(draft, group)?, draft.context)))),
+        Command::History { since } => Ok(Response::History(existing(draft, group)?.history.iter().filter(|h| h.revision >= *since).cloned().collect())),
+    }
+}
+
+/// Carries out a timer's command, if the state still calls for it.
+pub fn timer(draft: &mut Draft, group: &GroupId, command: &TimerCommand) {
+    let Some(g) = draft.group() else { return };
+    if g.quarantined.is_some() {
+        return;
+    }
+    match command {
+        TimerCommand::ExpireSession { member } => {
+            let Some(m) = g.members.get(member) else { return };
+            let (freed, cause) = (holdings(m), format!("{member} was not heard of for its session of {} ms", m.session_promised_ms));
+            take_out(draft, member, freed, Vec::new(), false, "expired", cause);
+        }
+        TimerCommand::ExpireRebalance { member, revoked_at } => {
+            let Some(m) = g.members.get(member) else { return };
+            if !m.pending.values().any(|p| p.revoked_at == *revoked_at) {
+                return;
+            }
+            // It heartbeats, so it may still be working: refused from now on, its partitions held (`safety.md` 12).
+            let (held, cause) = (holdings(m), format!("{member} did not give back its partitions within {} ms", m.rebalance_timeout_ms));
+            take_out(draft, member, Vec::new(), held, false, "fenced", cause);
+        }
+        TimerCommand::ReleaseHold { partition, token } => {
+            if g.holds.get(partition).is_some_and(|h| h.token == *token) {
+                release_holds(draft, vec![(partition.clone(), *token)], "one full session has passed since the removal");
+            }
+        }
+        TimerCommand::LowerSession { member, told_ms } => {
+            if g.members.get(member).is_some_and(|m| m.session_told_ms == *told_ms && m.session_promised_ms > *told_ms) {
+                draft.put(Record::Session { member: member.clone(), told_ms: *told_ms, promised_ms: *told_ms });
+            }
+        }
+        TimerCommand::Refresh => {
+            refresh_metadata(draft, group, Bump::IfChanged);
+            retarget(draft);
+        }
+    }
+}
+
+/// The group, or the error that names it.
+fn existing<'a>(draft: &'a Draft, group: &GroupId) -> Result<&'a Group, GroupError> { draft.group().ok_or_else(|| GroupError::UnknownGroup { group: group.clone() }) }
+fn holdings(m: &Member) -> Vec<Partition> { m.holdings().map(|(p, ..)| p.clone()).collect() }
+
+/// A member's own wish to go. Frees only what it names: what was granted after the revision it carries is held (`safety.md` 8).
+fn leave(draft: &mut Draft, group: &GroupId, l: &Leave) -> Result<Response, GroupError> {
+    let g = existing(draft, group)?;
+    let Some(m) = g.members.get(&l.member) else {
+        let mine: Vec<(Partition, FencingToken)> =
+            g.holds_of(&l.member, l.incarnation).filter(|(_, h)| h.granted_at <= l.assignment_revision).map(|(p, h)| (p.clone(), h.token)).collect();
+        if !mine.is_empty() {
+            release_holds(draft, mine, "the removed member says that it has stopped");
+            retarget(draft);
+            return Ok(Response::Left);
+        }
+        // A copy of a leave that was carried out.
+        return if g.is_fenced(&l.member, l.incarnation) { Ok(Response::Left) } else { Err(GroupError::UnknownMember { member: l.member.clone() }) };
+    };
+    if m.incarnation != l.incarnation {
+        return Err(GroupError::FencedIncarnation);
+    }
+    if l.assignment_revision < m.joined_at {
+        return Err(GroupError::StaleLeave);
+    }
+    if l.assignment_revision > m.assignment_revision {
+        return Err(ahead(m.assignment_revision));
+    }
+    let (freed, held) = m.holdings().partition::<Vec<_>, _>(|(.., granted_at)| *granted_at <= l.assignment_revision);
+    let names = |v: Vec<(&Partition, FencingToken, AssignmentRevision)>| v.into_iter().map(|(p, ..)| p.clone()).collect::<Vec<_>>();
+    let (freed, held) = (names(freed), names(held));
+    take_out(draft, &l.member, freed, held, true, "left", format!("{} left by its own wish", l.member));
+    Ok(Response::Left)
+}
+
+/// An administrator's removal: the member may still be working, so its partitions are held.
+fn remove(draft: &mut Draft, group: &GroupId, member: &MemberId) -> Result<Response, GroupError> {
+    let m = existing(draft, group)?.members.get(member).ok_or_else(|| GroupError::UnknownMember { member: member.clone() })?;
+    let held = holdings(m);
+    take_out(draft, member, Vec::new(), held, false, "removed", format!("an administrator removed {member}"));
+    Ok(Response::Removed)
+}
+
+/// Removes a member, says why, and computes the next target.
+fn take_out(draft: &mut Draft, member: &MemberId, freed: Vec<Partition>, held: Vec<Partition>, fence: bool, kind: &str, cause: String) {
+    draft.put(Record::Removed { member: member.clone(), freed, held, fence });
+    draft.bump(kind, cause, Some(member));
+    retarget(draft);
+}
+
+fn release_holds(draft: &mut Draft, holds: Vec<(Partition, FencingToken)>, why: &str) {
+    let count = holds.len();
+    for (partition, token) in holds {
+        draft.put(Record::HoldReleased { partition, token });
+    }
+    draft.note("hold-released", format!("{count} held partitions are free: {why}"), None, Vec::new());
+}
+
+/// Deletes an empty group. Held partitions keep it; `force` gives up one-believer for them.
+fn delete(draft: &mut Draft, group: &GroupId, force: bool) -> Result<Response, GroupError> {
+    let g = existing(draft, group)?;
+    if !g.members.is_empty() {
+        return Err(GroupError::NonEmptyGroup { members: g.members.len() as u64 });
+    }
+    if !g.holds.is_empty() && !force && !seeded::on(25) {
+        let remaining_ms = g.holds.keys().map(|p| (draft.context.hold_remaining)(p)).max().unwrap_or(0);
+        return Err(GroupError::GroupDraining { holds: g.holds.len() as u64, remaining_ms });
+    }
+    draft.put(Record::Deleted);
+    Ok(Response::Deleted)
+}
+
+/// Whether a change of the facts bumps the epoch, or has just been counted as a change of subscription.
+#[derive(Clone, Copy, PartialEq)]
+enum Bump {
+    IfChanged,
+    Done,
+}
+
+/// Takes over newer facts of the subscribed topics. A topic that went, or was made again under its name, is asked back from whoever
+/// has it, in the same batch (`safety.md` 13), and its offsets go.
+fn refresh_metadata(draft: &mut Draft, group: &GroupId, bump: Bump) {
+    let Some(g) = draft.group() else { return };
+    let image = draft.context.metadata;
+    if image.revision < g.metadata_revision {
+        return; // this node's image is behind: a newer one brings the refresh (`safety.md` 23)
+    }
+    let config = image.config_of(group);
+    if config != g.config {
+        draft.put(Record::Config { config });
+    }
+    let Some(g) = draft.group() else { return };
+    let wanted: BTreeSet<TopicName> = g.subscribed_topics();
+    let topics: BTreeMap<_, _> = wanted.iter().filter_map(|t| image.topics.get(t).map(|f| (t.clone(), *f))).collect();
+    if topics == g.topics {
+        return;
+    }
+    let gone: Vec<TopicName> = g.topics.iter().filter(|(t, f)| image.topics.get(*t).is_none_or(|n| n.id != f.id)).map(|(t, _)| t.clone()).collect();
+    let subscription_only = gone.is_empty() && g.topics.iter().all(|(t, f)| topics.get(t).is_none_or(|n| n == f)) && topics.keys().all(|t| g.topics.contains_key(t));
+    let mut revocations = Vec::new();
+    for (id, m) in &g.members {
+        let revoked: Vec<Partition> = m.assigned.keys().filter(|p| gone.contains(&p.topic)).cloned().collect();
+        if !revoked.is_empty() {
+            revocations.push((id.clone(), revoked));
+        }
+    }
+    draft.put(Record::Topics { revision: image.revision, topics });
+    for topic in &gone {
+        draft.put(Record::OffsetsRemoved { topic: topic.clone() });
+    }
+    for (id, revoked) in revocations {
+        let revision = AssignmentRevision(draft.draw(0));
+        let Some(m) = draft.group().and_then(|g| g.members.get(&id)) else { continue };
+        let step = Reconciled {
+            member: id.clone(), epoch: m.epoch, previous_epoch: m.previous_epoch, state: MemberState::UnrevokedPartitions, revision, released: Vec::new(), revoked, granted: Vec::new(),
+        };
+        draft.put(Record::Reconciled(Box::new(step)));
+    }
+    if bump == Bump::IfChanged && !subscription_only {
+        draft.bump("metadata", format!("the subscribed topics changed at meta revision {}", image.revision), None);
+    }
+}
+
+/// Computes a new target when the group epoch has gone past the old one's, unless the last is younger than the assignment interval.
+fn retarget(draft: &mut Draft) {
+    let Some(g) = draft.group() else { return };
+    if g.epoch == g.target_epoch || g.members.is_empty() || !draft.context.may_assign {
+        return;
+    }
+    let assignment = assign::assign(g.assignor(), &assign::Input::of(g, &g.topics));
+    let epoch = g.epoch;
+    draft.put(Record::Target { epoch, assignment });
+}
+
+/// A revision that this member was never given.
+fn ahead(own: AssignmentRevision) -> GroupError {
+    GroupError::Invalid { field: "assignment_revision".into(), detail: format!("it is above the member's own, {}: send the last one that an answer gave", own.0) }
+}
+

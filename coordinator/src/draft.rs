@@ -1,0 +1,63 @@
+//! A scratch copy of one group on which a batch is decided. Dropping it undoes everything.
+
+use crate::{command::*, config::Limits, ids::*, metadata::Metadata, record::*, replay, replay::Violation, state::*};
+use std::sync::Arc;
+
+/// What a decision may look at besides the group. No clock: `wall_us` is only a floor for tokens and a stamp for history.
+pub struct Context<'a> {
+    pub metadata: &'a Metadata,
+    pub limits: &'a Limits,
+    pub wall_us: u64,
+    /// False while the last target is younger than the assignment interval: members then stay on the old one.
+    pub may_assign: bool,
+    /// Remaining session of a member, ms (the leader's timer).
+    pub session_remaining: &'a dyn Fn(&MemberId) -> u64,
+    /// Remaining time of a hold, ms (the leader's timer).
+    pub hold_remaining: &'a dyn Fn(&Partition) -> u64,
+}
+
+/// The draft of one group, and the records that lead to it.
+pub struct Draft<'a> {
+    pub context: &'a Context<'a>,
+    slot: Option<Arc<Group>>,
+    pub records: Vec<Record>,
+    last_token: u64,
+    /// A record that did not fit the draft: our bug; the batch is refused.
+    violation: Option<Violation>,
+}
+
+impl<'a> Draft<'a> {
+    /// A draft of `group`; tokens are drawn above `last_token` and above the wall clock.
+    pub fn of(group: Option<Arc<Group>>, last_token: u64, context: &'a Context<'a>) -> Self {
+        Self { context, slot: group, records: Vec::new(), last_token, violation: None }
+    }
+    /// The group as drafted.
+    pub fn group(&self) -> Option<&Group> { self.slot.as_deref() }
+    /// Decides one fact and applies it to the draft.
+    pub fn put(&mut self, record: Record) {
+        if self.violation.is_none() {
+            self.violation = replay::record(&mut self.slot, &record, &mut self.last_token).err();
+        }
+        self.records.push(record);
+    }
+    /// The next number for a token or an assignment revision: one counter for both, floored by the wall clock (`safety.md` 16).
+    pub fn draw(&self, drawn: u64) -> u64 { (self.last_token + 1).max(self.context.wall_us) + drawn }
+    /// Bumps the group epoch and says why.
+    pub fn bump(&mut self, kind: &str, cause: String, member: Option<&MemberId>) {
+        let epoch = self.group().map_or(1, |g| g.epoch) + 1;
+        self.put(Record::Epoch { epoch });
+        self.note(kind, cause, member, Vec::new());
+    }
+    /// Writes a history record.
+    pub fn note(&mut self, kind: &str, cause: String, member: Option<&MemberId>, moved: Vec<Moved>) {
+        let h = HistoryRecord { revision: 0, at_ms: self.context.wall_us / 1000, kind: kind.into(), cause, member: member.cloned(), moved, took_ms: None };
+        self.put(Record::History(Box::new(h)));
+    }
+    /// The drafted group, its records and the counter; or the violation that makes the batch unfit.
+    pub fn finish(self) -> Result<(Option<Arc<Group>>, Vec<Record>, u64), Violation> {
+        match self.violation {
+            Some(v) => Err(v),
+            None => Ok((self.slot, self.records, self.last_token)),
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! Topics and group settings: the state of the meta group, and the image of it that shards decide on.
+
+use crate::{config::GroupConfig, ids::*};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use thiserror::Error;
+
+/// What a group needs to know of a topic. Records carry it, so that replay reads no image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TopicFacts {
+    /// Changes when a topic is deleted and made again.
+    pub id: u128,
+    /// 1 to 100,000.
+    pub partitions: i32,
+}
+
+/// The committed state of the meta group. Every node reads its own copy; a fold of `MetaCommand`s.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Metadata {
+    /// Grows by one with each change.
+    pub revision: u64,
+    /// Set once by `CreateCluster`.
+    pub cluster_id: u128,
+    /// The number of shards, fixed for the cluster's life.
+    pub shards: u16,
+    pub topics: BTreeMap<TopicName, TopicFacts>,
+    pub group_configs: BTreeMap<GroupId, GroupConfig>,
+    /// Node id → the random id of its data directory (`safety.md` 22).
+    pub directories: BTreeMap<u64, u128>,
+}
+
+/// A change of the meta state. Carries every random value it needs, so applying it is a pure function.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum MetaCommand {
+    CreateCluster { cluster_id: u128, shards: u16 },
+    RegisterDirectory { node: u64, directory: u128 },
+    /// Declares or grows; idempotent.
+    DeclareTopic { name: TopicName, partitions: i32, id_if_new: u128 },
+    DeleteTopic { name: TopicName },
+    SetGroupConfig { group: GroupId, config: Option<GroupConfig> },
+}
+
+/// Why a meta command was refused. The state is then unchanged.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Error)]
+pub enum MetaError {
+    #[error("topic {name} does not exist")]
+    UnknownTopic { name: TopicName },
+    #[error("topic {name} has {have} partitions: it can grow, never shrink to {asked}; delete it and declare it again")]
+    TopicCannotShrink { name: TopicName, have: i32, asked: i32 },
+    #[error("{field}: {detail}")]
+    Invalid { field: String, detail: String },
+    #[error("{limit} is limited to {max}")]
+    LimitReached { limit: String, max: u64 },
+    #[error("node {node} is registered with another data directory: a node id is never used again; join with a new id")]
+    OtherDirectory { node: u64 },
+    #[error("the cluster exists already")]
+    ClusterExists,
+}
+
+/// Topics in a cluster.
+pub const TOPICS_MAX: usize = 10_000;
+/// Partitions of a topic.
+pub const PARTITIONS_MAX: i32 = 100_000;
+/// Bytes of a topic's or group's name.
+pub const NAME_MAX: usize = 249;
+
+impl Metadata {
+    /// Applies one command. Pure: equal on every node. Returns the revision at which it holds.
+    pub fn apply(&mut self, command: &MetaCommand) -> Result<u64, MetaError> {
+        match command {
+            MetaCommand::CreateCluster { cluster_id, shards } => {
+                if self.cluster_id != 0 { return Err(MetaError::ClusterExists); }
+                (self.cluster_id, self.shards) = (*cluster_id, *shards);
+            }
+            MetaCommand::RegisterDirectory { node, directory } => match self.directories.get(node) {
+                Some(d) if d == directory => return Ok(self.revision),
+                Some(_) => return Err(MetaError::OtherDirectory { node: *node }),
+                None => { self.directories.insert(*node, *directory); }
+            },
+            MetaCommand::DeclareTopic { name, partitions, id_if_new } => {
+                check_name("topic", name.as_str())?;
+                if !(1..=PARTITIONS_MAX).contains(partitions) {
+                    return Err(MetaError::Invalid { field: "partitions".into(), detail: format!("{partitions} is not in 1 to {PARTITIONS_MAX}") });
+                }
+                let full = self.topics.len() >= TOPICS_MAX;
+                match self.topics.get_mut(name) {
+                    Some(t) if t.partitions == *partitions => return Ok(self.revision),
+                    Some(t) if t.partitions > *partitions => {
+                        return Err(MetaError::TopicCannotShrink { name: name.clone(), have: t.partitions, asked: *partitions });
+                    }
+                    Some(t) => t.partitions = *partitions,
+                    None if full => return Err(MetaError::LimitReached { limit: "topics".into(), max: TOPICS_MAX as u64 }),
+                    None => { self.topics.insert(name.clone(), TopicFacts { id: *id_if_new, partitions: *partitions }); }
+                }
+            }
+            MetaCommand::DeleteTopic { name } => {
+                if self.topics.remove(name).is_none() { return Err(MetaError::UnknownTopic { name: name.clone() }); }
+            }
+            MetaCommand::SetGroupConfig { group, config } => {
+                check_name("group", group.as_str())?;
+                if let Some(c) = config { c.validate().map_err(|(field, detail)| MetaError::Invalid { field, detail })?; }
+                match config { Some(c) => { self.group_configs.insert(group.clone(), c.clone()); } None => { self.group_configs.remove(group); } }
+            }
+        }
+        self.revision += 1;
+        Ok(self.revision)
+    }
+
+    /// The settings of a group, which need not exist yet.
+    pub fn config_of(&self, group: &GroupId) -> GroupConfig { self.group_configs.get(group).cloned().unwrap_or_default() }
+}
+
+/// Letters, digits, `.`, `_`, `-`; 1 to 249 bytes; not `.` or `..` (Kafka's rule for topics).
+pub fn check_name(field: &str, name: &str) -> Result<(), MetaError> {
+    let fine = !name.is_empty() && name.len() <= NAME_MAX && name != "." && name != ".." && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
+    if fine { Ok(()) } else {
+        Err(MetaError::Invalid { field: field.into(), detail: format!("{name:?} is not a name: 1 to {NAME_MAX} letters, digits, '.', '_' or '-'") })
+    }
+}

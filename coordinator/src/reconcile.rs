@@ -1,0 +1,92 @@
+//! Revoke before assign: moves one member one step towards the target, on its own heartbeat (KIP-848, "reconciliation").
+//! A revocation is confirmed in `confirmed`; a partition is granted only in `next`, and only when the owner map says it is free.
+//!
+//! With T' the member's target among topics it still subscribes to and A its assigned set:
+//! keep = A ∩ T', revoke = A − T', want = T' − A, unreleased = those of `want` that anybody else owns.
+
+use crate::{command::*, draft::Draft, ids::*, record::*, seeded, state::*};
+use std::collections::BTreeSet;
+
+/// The pending partitions that this heartbeat confirms as stopped: it is from an assignment revision at or past the one that asked for
+/// them, and names what it owns without them. A null owned set confirms nothing; an older message neither (`safety.md` 8).
+pub fn confirmed(m: &Member, heartbeat: &Heartbeat) -> Vec<Partition> {
+    let nothing = BTreeSet::new();
+    let owned = match &heartbeat.owned {
+        Some(owned) => owned,
+        None if seeded::on(3) => &nothing,
+        None => return Vec::new(),
+    };
+    m.pending.iter().filter(|(p, x)| !owned.contains(*p) && (heartbeat.assignment_revision >= x.revoked_at || seeded::on(4))).map(|(p, _)| p.clone()).collect()
+}
+
+/// Takes the member as far as it can go now and records the step, if there is one.
+pub fn reconcile(draft: &mut Draft, id: &MemberId, released: Vec<Partition>) {
+    let Some(g) = draft.group() else { return };
+    let Some(m) = g.members.get(id) else { return };
+    let Some(step) = next(g, id, m, released, draft) else { return };
+    let moved: Vec<Moved> = step
+        .granted.iter().map(|(p, _)| Moved { partition: p.clone(), from: None, to: Some(id.clone()) })
+        .chain(step.released.iter().map(|p| Moved { partition: p.clone(), from: Some(id.clone()), to: None }))
+        .collect();
+    let asked_back = step.revoked.len();
+    draft.put(Record::Reconciled(Box::new(step)));
+    if asked_back > 0 {
+        draft.note("revoking", format!("{asked_back} partitions are asked back from {id}"), Some(id), Vec::new());
+    }
+    if !moved.is_empty() {
+        draft.note("moved", format!("{id} went on to the target"), Some(id), moved);
+    }
+}
+
+fn next(g: &Group, id: &MemberId, m: &Member, released: Vec<Partition>, draft: &Draft) -> Option<Reconciled> {
+    let none = BTreeSet::new();
+    let target: BTreeSet<&Partition> = g.target.get(id).unwrap_or(&none).iter().filter(|p| m.subscribed.contains(&p.topic) && exists(g, p)).collect();
+    let revision = AssignmentRevision(draft.draw(0));
+    let waiting: Vec<&Partition> = m.pending.keys().filter(|p| !released.contains(p)).collect();
+    // UNREVOKED: the same epoch until everything asked back is confirmed. What the target gives back meanwhile becomes the member's own
+    // again at once, as a new grant: an acknowledgement of the older revision then frees nothing (KAFKA-16147, `safety.md` 15).
+    if waiting.iter().any(|p| !target.contains(*p)) {
+        let granted: Vec<_> = waiting.iter().filter(|p| target.contains(**p)).enumerate().map(|(i, p)| ((*p).clone(), FencingToken(draft.draw(1 + i as u64)))).collect();
+        let revision = if granted.is_empty() { m.assignment_revision } else { revision };
+        let step = Reconciled { released, granted, revision, ..unchanged(id, m) };
+        return (!step.released.is_empty() || !step.granted.is_empty()).then_some(step);
+    }
+    let epoch = if m.state == MemberState::UnrevokedPartitions { (m.epoch + 1).min(g.target_epoch) } else { m.epoch };
+    let revoked: Vec<Partition> = m.assigned.keys().filter(|p| !target.contains(p)).cloned().collect();
+    if !revoked.is_empty() {
+        // Given back in the same step as others are asked for: next time round.
+        if !waiting.is_empty() {
+            let granted: Vec<_> = waiting.iter().enumerate().map(|(i, p)| ((*p).clone(), FencingToken(draft.draw(1 + i as u64)))).collect();
+            return Some(Reconciled { epoch, previous_epoch: previous(m, epoch), state: MemberState::UnrevokedPartitions, revision, released, revoked, granted, ..unchanged(id, m) });
+        }
+        return Some(Reconciled { epoch, previous_epoch: previous(m, epoch), state: MemberState::UnrevokedPartitions, revision, released, revoked, ..unchanged(id, m) });
+    }
+    let (mut granted, mut unreleased) = (Vec::new(), false);
+    for p in target.into_iter().filter(|p| !m.assigned.contains_key(*p)) {
+        // one-owner: assigned, pending or held anywhere else means: not yet. What this very step releases is free.
+        let free = !g.owners.contains_key(p) || released.contains(p) || m.pending.contains_key(p);
+        if free || seeded::on(2) {
+            granted.push((p.clone(), FencingToken(draft.draw(1 + granted.len() as u64))));
+        } else {
+            unreleased = true;
+        }
+    }
+    let state = if unreleased { MemberState::UnreleasedPartitions } else { MemberState::Stable };
+    let epoch = g.target_epoch;
+    if granted.is_empty() && released.is_empty() && state == m.state && epoch == m.epoch {
+        return None;
+    }
+    let revision = if granted.is_empty() { m.assignment_revision } else { revision };
+    Some(Reconciled { epoch, previous_epoch: previous(m, epoch), state, revision, released, granted, ..unchanged(id, m) })
+}
+
+/// The step that changes nothing.
+fn unchanged(id: &MemberId, m: &Member) -> Reconciled {
+    Reconciled {
+        member: id.clone(), epoch: m.epoch, previous_epoch: m.previous_epoch, state: m.state, revision: m.assignment_revision,
+        released: Vec::new(), revoked: Vec::new(), granted: Vec::new(),
+    }
+}
+fn previous(m: &Member, epoch: Epoch) -> Epoch { if epoch == m.epoch { m.previous_epoch } else { m.epoch } }
+/// Whether the topic, as the group last saw it, has the partition.
+fn exists(g: &Group, p: &Partition) -> bool { g.topics.get(&p.topic).is_some_and(|t| p.partition < t.partitions) }

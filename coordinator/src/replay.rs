@@ -1,0 +1,294 @@
+//! Replays committed records onto a group: the only file that changes `Group`. Called by every node for every committed batch, and by
+//! `decide` on its draft, so what was checked is what is applied. Never reads a clock. A violation undoes the batch.
+
+use crate::{command::*, ids::*, record::*, seeded, state::*};
+use std::sync::Arc;
+use thiserror::Error;
+
+/// A record that contradicts the state: our own bug, never a member's.
+#[derive(Clone, Debug, PartialEq, Error)]
+pub enum Violation {
+    #[error("I1 one-owner: {partition} is {owner}'s and was granted to {member}")]
+    SecondOwner { partition: Partition, owner: MemberId, member: MemberId },
+    #[error("I3 fencing: token {token} is not above {last}")]
+    TokenNotAbove { token: u64, last: u64 },
+    #[error("I4 epochs: {what}")]
+    Epochs { what: String },
+    #[error("the record names {what}, which the state does not have")]
+    Missing { what: String },
+    #[error("{what}")]
+    Broken { what: String },
+}
+
+/// What became of one batch.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Outcome {
+    Applied,
+    /// Decided on another state: a no-op.
+    Skipped,
+    /// It broke an invariant: undone, the group is quarantined.
+    Quarantined(String),
+}
+
+/// How many fenced incarnations a group remembers.
+const FENCED_MAX: usize = 1_000;
+
+/// Applies a whole entry. Equal on every node.
+pub fn entry(state: &mut State, entry: &LogEntry, history_max: usize) -> Vec<Outcome> {
+    // Compare-and-append for the shard: an entry that a deposed or delayed proposer sent late finds another sequence.
+    if entry.base_sequence != state.sequence {
+        return vec![Outcome::Skipped; entry.batches.len()];
+    }
+    state.sequence += 1;
+    entry.batches.iter().map(|b| batch(state, b, history_max)).collect()
+}
+
+fn batch(state: &mut State, b: &Batch, history_max: usize) -> Outcome {
+    let before = state.groups.get(&b.group).cloned();
+    if before.as_ref().map_or(0, |g| g.revision) != b.base_revision {
+        return Outcome::Skipped;
+    }
+    let mut draft = before.clone();
+    let mut last_token = state.last_token;
+    for r in &b.records {
+        if let Err(v) = record(&mut draft, r, &mut last_token) {
+            // The batch is undone as a whole; the group keeps its last good state and grants nothing more.
+            state.revision += 1;
+            let mut g = before.unwrap_or_default();
+            let good = Arc::make_mut(&mut g);
+            (good.revision, good.quarantined) = (state.revision, Some(v.to_string()));
+            state.groups.insert(b.group.clone(), g);
+            return Outcome::Quarantined(v.to_string());
+        }
+    }
+    state.revision += 1;
+    state.last_token = last_token;
+    match draft {
+        None => {
+            state.groups.remove(&b.group);
+        }
+        Some(mut g) => {
+            let changed = Arc::make_mut(&mut g);
+            changed.revision = state.revision;
+            for h in changed.history.iter_mut().rev().take_while(|h| h.revision == 0) {
+                h.revision = state.revision;
+            }
+            while changed.history.len() > history_max {
+                changed.history.pop_front();
+            }
+            state.groups.insert(b.group.clone(), g);
+        }
+    }
+    Outcome::Applied
+}
+
+/// Applies one record to one group.
+pub fn record(slot: &mut Option<Arc<Group>>, r: &Record, last_token: &mut u64) -> Result<(), Violation> {
+    if let Record::Created = r {
+        if slot.is_some() {
+            return Err(Violation::Broken { what: "the group exists already".into() });
+        }
+        *slot = Some(Arc::new(Group::new()));
+        return Ok(());
+    }
+    if let Record::Deleted = r {
+        let g = slot.take().ok_or_else(|| missing("the group"))?;
+        return if g.members.is_empty() { Ok(()) } else { Err(Violation::Broken { what: "a group with members was deleted".into() }) };
+    }
+    let g = Arc::make_mut(slot.as_mut().ok_or_else(|| missing("the group"))?);
+    match r {
+        Record::Created | Record::Deleted => Ok(()), // done above
+        Record::Joined(j) => joined(g, j, last_token),
+        Record::Subscribed { member, subscribed, assignor, rack, rebalance_timeout_ms } => {
+            let m = member_mut(g, member)?;
+            (m.subscribed, m.assignor, m.rack, m.rebalance_timeout_ms) = (subscribed.clone(), assignor.clone(), rack.clone(), *rebalance_timeout_ms);
+            Ok(())
+        }
+        Record::Session { member, told_ms, promised_ms } => {
+            if promised_ms < told_ms {
+                return Err(Violation::Broken { what: format!("{member} is told {told_ms} ms and promised {promised_ms} ms") });
+            }
+            let m = member_mut(g, member)?;
+            (m.session_told_ms, m.session_promised_ms) = (*told_ms, *promised_ms);
+            Ok(())
+        }
+        Record::Reconciled(r) => reconciled(g, r, last_token),
+        Record::Removed { member, freed, held, fence } => removed(g, member, freed, held, *fence),
+        Record::HoldReleased { partition, token } => match g.holds.remove(partition) {
+            Some(h) if h.token == *token => {
+                g.owners.remove(partition);
+                Ok(())
+            }
+            _ => Err(missing(format!("a hold of {partition} under token {}", token.0))),
+        },
+        Record::Epoch { epoch } => {
+            if *epoch <= g.epoch {
+                return Err(Violation::Epochs { what: format!("group epoch {epoch} after {}", g.epoch) });
+            }
+            g.epoch = *epoch;
+            // An empty group's target stays level with its epoch (KAFKA-20442).
+            if g.members.is_empty() {
+                g.target_epoch = *epoch;
+                g.target.clear();
+            }
+            Ok(())
+        }
+        Record::Target { epoch, assignment } => {
+            if *epoch > g.epoch || *epoch < g.target_epoch {
+                return Err(Violation::Epochs { what: format!("target epoch {epoch} with {} before and group epoch {}", g.target_epoch, g.epoch) });
+            }
+            if let Some(m) = assignment.keys().find(|m| !g.members.contains_key(*m)) {
+                return Err(missing(format!("member {m} of the target")));
+            }
+            (g.target_epoch, g.target) = (*epoch, assignment.clone());
+            Ok(())
+        }
+        Record::Topics { revision, topics } => {
+            (g.metadata_revision, g.topics) = (*revision, topics.clone());
+            Ok(())
+        }
+        Record::Config { config } => {
+            g.config = config.clone();
+            Ok(())
+        }
+        Record::Offset { partition, offset, metadata, leader_epoch, at_ms, token, seq } => {
+            let o = CommittedOffset { offset: *offset, metadata: metadata.clone(), leader_epoch: *leader_epoch, committed_at_ms: *at_ms, token: *token, seq: *seq };
+            g.offsets.insert(partition.clone(), o);
+            Ok(())
+        }
+        Record::OffsetsRemoved { topic } => {
+            g.offsets.retain(|p, _| p.topic != *topic);
+            Ok(())
+        }
+        Record::History(h) => {
+            g.history.push_back(HistoryRecord { revision: 0, ..(**h).clone() });
+            Ok(())
+        }
+        Record::Quarantined { reason } => {
+            g.quarantined = Some(reason.clone());
+            Ok(())
+        }
+    }
+}
+
+fn joined(g: &mut Group, j: &Joined, last_token: &mut u64) -> Result<(), Violation> {
+    draw(j.joined_at.0, last_token)?;
+    let old = g.members.remove(&j.member);
+    let mut m = Member {
+        incarnation: j.incarnation, instance_id: j.instance_id.clone(), rack: j.rack.clone(), rebalance_timeout_ms: j.rebalance_timeout_ms,
+        subscribed: j.subscribed.clone(), assignor: j.assignor.clone(), session_told_ms: j.session_told_ms, session_promised_ms: j.session_promised_ms,
+        epoch: 0, previous_epoch: 0, state: MemberState::Stable, assigned: Default::default(), pending: Default::default(),
+        assignment_revision: j.joined_at, joined_at: j.joined_at,
+    };
+    if let Some(old) = old {
+        (m.assigned, m.pending, m.previous_epoch) = (old.assigned, old.pending, old.epoch);
+    }
+    for p in &j.freed {
+        if m.assigned.remove(p).is_none() && m.pending.remove(p).is_none() {
+            return Err(missing(format!("{p} of {}", j.member)));
+        }
+        g.owners.remove(p);
+    }
+    // What was granted after the join was sent stays the member's, asked back under the join's own revision.
+    for (p, x) in std::mem::take(&mut m.assigned) {
+        m.pending.insert(p, Pending { token: x.token, granted_at: x.granted_at, revoked_at: j.joined_at });
+    }
+    for (p, x) in &mut m.pending {
+        x.revoked_at = j.joined_at;
+        if let Some(o) = g.owners.get_mut(p) {
+            o.state = OwnerState::PendingRevocation;
+        }
+    }
+    if !m.pending.is_empty() {
+        (m.state, m.epoch) = (MemberState::UnrevokedPartitions, g.target_epoch);
+    }
+    if let Some(old) = j.replaces {
+        fence(g, &j.member, old);
+    }
+    g.members.insert(j.member.clone(), m);
+    Ok(())
+}
+
+/// Where ownership changes. Order matters: what is released comes before what is granted.
+fn reconciled(g: &mut Group, r: &Reconciled, last_token: &mut u64) -> Result<(), Violation> {
+    if r.epoch > g.target_epoch {
+        return Err(Violation::Epochs { what: format!("member {} at epoch {} above the target's {}", r.member, r.epoch, g.target_epoch) });
+    }
+    let m = g.members.get_mut(&r.member).ok_or_else(|| missing(format!("member {}", r.member)))?;
+    if r.revision != m.assignment_revision {
+        draw(r.revision.0, last_token)?;
+    }
+    for p in &r.released {
+        m.pending.remove(p).ok_or_else(|| missing(format!("{p}, pending at {}", r.member)))?;
+        g.owners.remove(p);
+    }
+    for p in &r.revoked {
+        let x = m.assigned.remove(p).ok_or_else(|| missing(format!("{p}, assigned to {}", r.member)))?;
+        m.pending.insert(p.clone(), Pending { token: x.token, granted_at: x.granted_at, revoked_at: r.revision });
+        if let Some(o) = g.owners.get_mut(p) {
+            o.state = OwnerState::PendingRevocation;
+        }
+    }
+    for (p, token) in &r.granted {
+        draw(token.0, last_token)?;
+        let given_back = m.pending.remove(p).is_some();
+        match g.owners.get(p) {
+            // one-owner: the record that freed the partition must come first. A batch that grants before it frees is our bug.
+            Some(o) if !(given_back && o.member == r.member) && !seeded::on(2) => {
+                return Err(Violation::SecondOwner { partition: p.clone(), owner: o.member.clone(), member: r.member.clone() });
+            }
+            _ => {}
+        }
+        let owner = Owner { member: r.member.clone(), incarnation: m.incarnation, token: *token, state: OwnerState::Assigned };
+        g.owners.insert(p.clone(), owner);
+        if given_back && seeded::on(1) {
+            g.owners.remove(p);
+        }
+        m.assigned.insert(p.clone(), Grant { token: *token, granted_at: r.revision });
+    }
+    (m.epoch, m.previous_epoch, m.state, m.assignment_revision) = (r.epoch, r.previous_epoch, r.state, r.revision);
+    Ok(())
+}
+
+fn removed(g: &mut Group, member: &MemberId, freed: &[Partition], held: &[Partition], fence_it: bool) -> Result<(), Violation> {
+    let m = g.members.remove(member).ok_or_else(|| missing(format!("member {member}")))?;
+    if m.assigned.len() + m.pending.len() != freed.len() + held.len() {
+        return Err(Violation::Broken { what: format!("the removal of {member} does not name all its partitions") });
+    }
+    let granted = |p: &Partition| m.assigned.get(p).map(|x| (x.token, x.granted_at)).or(m.pending.get(p).map(|x| (x.token, x.granted_at)));
+    for p in freed {
+        granted(p).ok_or_else(|| missing(format!("{p} of {member}")))?;
+        g.owners.remove(p);
+    }
+    for p in held {
+        let (token, granted_at) = granted(p).ok_or_else(|| missing(format!("{p} of {member}")))?;
+        let hold = Hold { member: member.clone(), incarnation: m.incarnation, token, granted_at, promised_session_ms: m.session_promised_ms };
+        g.holds.insert(p.clone(), hold);
+        if let Some(o) = g.owners.get_mut(p) {
+            o.state = OwnerState::Held;
+        }
+    }
+    g.target.remove(member);
+    if fence_it {
+        fence(g, member, m.incarnation);
+    }
+    Ok(())
+}
+
+fn fence(g: &mut Group, member: &MemberId, incarnation: Incarnation) {
+    g.fenced.push_back((member.clone(), incarnation));
+    while g.fenced.len() > FENCED_MAX {
+        g.fenced.pop_front();
+    }
+}
+
+/// Tokens and assignment revisions are drawn from one counter that only grows.
+fn draw(token: u64, last: &mut u64) -> Result<(), Violation> {
+    if token <= *last {
+        return Err(Violation::TokenNotAbove { token, last: *last });
+    }
+    *last = token;
+    Ok(())
+}
+fn member_mut<'a>(g: &'a mut Group, member: &MemberId) -> Result<&'a mut Member, Violation> { g.members.get_mut(member).ok_or_else(|| missing(format!("member {member}"))) }
+fn missing(what: impl Into<String>) -> Violation { Violation::Missing { what: what.into() } }

@@ -1,0 +1,354 @@
+//! The object that a node drives: the groups of one Raft log. Sans-I/O: requests and committed entries go in, proposals and answers come out.
+//!
+//! Followers only `replay`. The leader also keeps soft state (timers, the queue, held heartbeats), which is rebuilt by `lead`.
+//! One entry of a shard is in flight at a time, and it carries the sequence it was decided on; a command of a group that is in it waits.
+//! Without such an entry, or for other groups, a command without records (a steady heartbeat) is answered without the log.
+
+mod soft;
+
+use crate::{command::*, config::Limits, decide, draft::*, ids::*, invariants, metadata::Metadata, record::*, replay, replay::Outcome, seeded, state::*, timers::*};
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
+};
+
+/// Names one waiting caller; chosen by the shell, unique while it waits.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Ticket(pub u64);
+
+/// The two clocks of the deciding node. Timers use `mono_ms` (a clock that goes on while the machine sleeps); `wall_us` is only a
+/// floor for tokens and a stamp for history.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Now {
+    pub mono_ms: Millis,
+    pub wall_us: u64,
+}
+
+/// What the shell must do.
+#[derive(Clone, Debug)]
+pub enum Action {
+    /// Append this entry to the shard's log. Its outcome is known when it is replayed here, never from the proposal's own result.
+    Propose(LogEntry),
+    /// Answer, after a lease check that began after the request arrived and in the term that `leading` names.
+    Reply { ticket: Ticket, result: Result<Response, GroupError> },
+}
+
+/// Counters of one shard since the process started.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ShardStats {
+    /// Accepted heartbeats.
+    pub heartbeats: u64,
+    /// Offsets committed (replayed here).
+    pub commits: u64,
+    /// Group epoch bumps (replayed here).
+    pub rebalances: u64,
+    pub proposals: u64,
+    /// Sessions that ran out, by this leader.
+    pub expired: u64,
+    /// Batches refused because the draft broke an invariant: our bugs.
+    pub refused_batches: u64,
+    /// Entries that were no-ops because they had been decided on another state.
+    pub skipped: u64,
+}
+
+/// A queued command.
+#[derive(Clone, Debug)]
+struct Waiting {
+    /// None: a timer's command.
+    ticket: Option<Ticket>,
+    group: GroupId,
+    what: What,
+    /// When it arrived; a request is not taken up later than its budget.
+    arrived: Millis,
+    budget_ms: Option<u64>,
+}
+#[derive(Clone, Debug)]
+enum What {
+    Request(Command),
+    Timer(decide::TimerCommand),
+}
+
+/// The leader's entry that has been proposed and not replayed yet, with the answers that wait for it.
+struct InFlight {
+    base_sequence: u64,
+    groups: BTreeSet<GroupId>,
+    replies: Vec<(Ticket, GroupId, Command, Millis, Result<Response, GroupError>)>,
+}
+
+/// A heartbeat that is held until something changes for its member (`wait_ms`).
+struct Held {
+    ticket: Ticket,
+    heartbeat: Heartbeat,
+    until: Millis,
+    response: Response,
+}
+
+struct Leading {
+    node: u64,
+    term: Term,
+    timers: Timers,
+    queue: VecDeque<Waiting>,
+    in_flight: Option<InFlight>,
+    held: BTreeMap<(GroupId, MemberId), Held>,
+    /// When a group's target was last computed, for the assignment interval.
+    assigned_at: BTreeMap<GroupId, Millis>,
+    /// Batches of a group refused in a row.
+    refused: BTreeMap<GroupId, u32>,
+    /// Groups whose soft state must follow what was replayed: member and hold names, None: all of the group.
+    touched: Vec<(GroupId, Option<BTreeSet<MemberId>>)>,
+}
+
+/// The groups of one shard.
+pub struct Shard {
+    id: u16,
+    limits: Limits,
+    state: State,
+    image: Arc<Metadata>,
+    leading: Option<Leading>,
+    out: VecDeque<Action>,
+    stats: ShardStats,
+}
+
+/// The shard of a group: crc32c of the id, modulo the cluster's shards.
+pub fn shard_of(group: &GroupId, shards: u16) -> u16 { (crc32c::crc32c(group.as_str().as_bytes()) % u32::from(shards.max(1))) as u16 }
+
+impl Shard {
+    /// An empty shard.
+    pub fn new(id: u16, limits: Limits) -> Shard {
+        Shard { id, limits, state: State::default(), image: Arc::default(), leading: None, out: VecDeque::new(), stats: ShardStats::default() }
+    }
+    /// A shard from a snapshot of any replica.
+    pub fn restore(id: u16, limits: Limits, snapshot: &[u8]) -> Result<Shard, String> {
+        let mut s = Shard::new(id, limits);
+        s.install(snapshot)?;
+        Ok(s)
+    }
+    /// Which shard it is.
+    pub fn id(&self) -> u16 { self.id }
+    /// The whole replicated state as bytes.
+    pub fn snapshot(&self) -> Vec<u8> {
+        let mut out = FEATURE_LEVEL.to_be_bytes().to_vec();
+        bincode::serialize_into(&mut out, &self.state).expect("a Vec takes every write and the types have no unserialisable value");
+        out
+    }
+    /// Replaces the state by a snapshot. Drops leadership.
+    pub fn install(&mut self, snapshot: &[u8]) -> Result<(), String> {
+        let (level, body) = snapshot.split_first_chunk::<2>().ok_or("the snapshot is shorter than its feature level")?;
+        let level = u16::from_be_bytes(*level);
+        if level != FEATURE_LEVEL {
+            return Err(format!("the snapshot has feature level {level}, this version knows {FEATURE_LEVEL}: install a version that knows it"));
+        }
+        let state = bincode::deserialize(body).map_err(|e| format!("the snapshot cannot be read: {e}"))?;
+        self.step_down();
+        self.state = state;
+        Ok(())
+    }
+    /// Equal on replicas that have applied the same entries.
+    pub fn digest(&self) -> u64 {
+        let bytes = self.snapshot();
+        u64::from(crc32c::crc32c(&bytes)) << 32 | (bytes.len() as u64 & 0xffff_ffff)
+    }
+    /// The applied state of one group, for checks.
+    pub fn group(&self, group: &GroupId) -> Option<&Group> { self.state.groups.get(group).map(|g| &**g) }
+    /// The whole applied state, for checks.
+    pub fn state(&self) -> &State { &self.state }
+    /// Id, state, member count and revision of every group, as applied here.
+    pub fn groups(&self) -> Vec<(GroupId, GroupState, usize, u64)> { self.state.groups.iter().map(|(id, g)| (id.clone(), g.state(), g.members.len(), g.revision)).collect() }
+    /// Counters since the process started.
+    pub fn stats(&self) -> ShardStats { self.stats }
+    /// The term it leads in.
+    pub fn leading(&self) -> Option<Term> { self.leading.as_ref().map(|l| l.term) }
+
+    /// Applies a committed entry. Every node, in log order; the only writer of the state. Then `poll`.
+    pub fn replay(&mut self, entry: &LogEntry) {
+        let outcomes = replay::entry(&mut self.state, entry, self.limits.history_max);
+        for (b, outcome) in entry.batches.iter().zip(&outcomes) {
+            match outcome {
+                Outcome::Applied => {
+                    self.stats.commits += b.records.iter().filter(|r| matches!(r, Record::Offset { .. })).count() as u64;
+                    self.stats.rebalances += b.records.iter().filter(|r| matches!(r, Record::Epoch { .. })).count() as u64;
+                }
+                Outcome::Skipped => self.stats.skipped += 1,
+                Outcome::Quarantined(_) => self.stats.refused_batches += 1,
+            }
+        }
+        let Some(l) = &mut self.leading else { return };
+        for b in &entry.batches {
+            l.touched.push((b.group.clone(), soft::members_of(&b.records)));
+        }
+        // A batch in flight ends only here, or when its leader's time is over (`safety.md` 4).
+        if entry.node != l.node || entry.term != l.term || l.in_flight.as_ref().is_none_or(|f| f.base_sequence != entry.base_sequence) {
+            return;
+        }
+        let Some(f) = l.in_flight.take() else { return };
+        for (ticket, group, command, arrived, result) in f.replies {
+            let applied = entry.batches.iter().zip(&outcomes).find(|(b, _)| b.group == group).is_none_or(|(_, o)| *o == Outcome::Applied);
+            if applied {
+                soft::answer(l, &mut self.out, ticket, group, command, arrived, result);
+            } else {
+                let result = Err(GroupError::Unavailable { reason: "the group changed before the command was carried out".into() });
+                self.out.push_back(Action::Reply { ticket, result });
+            }
+        }
+    }
+
+    /// Takes the newest local image of the meta state. Groups that depend on what changed get work: then `poll`.
+    pub fn metadata(&mut self, image: Arc<Metadata>, now: Now) {
+        if image.revision < self.image.revision {
+            return;
+        }
+        self.image = image;
+        self.refresh_groups(now);
+    }
+
+    fn refresh_groups(&mut self, now: Now) {
+        let Some(l) = &mut self.leading else { return };
+        for (id, g) in &self.state.groups {
+            let topics_differ = || g.subscribed_topics().iter().any(|t| self.image.topics.get(t) != g.topics.get(t));
+            if self.image.config_of(id) != g.config || topics_differ() {
+                l.queue.push_back(Waiting { ticket: None, group: id.clone(), what: What::Timer(decide::TimerCommand::Refresh), arrived: now.mono_ms, budget_ms: None });
+            }
+        }
+    }
+
+    /// Leads from now on. To be called once everything of the term is applied, and again after a lapsed lease: arms every timer in full (`safety.md` 19).
+    pub fn lead(&mut self, node: u64, term: Term, now: Now) {
+        let again = self.leading.as_ref().is_some_and(|l| l.term == term && l.node == node);
+        if !again {
+            self.step_down();
+            self.leading = Some(Leading {
+                node, term, timers: Timers::default(), queue: VecDeque::new(), in_flight: None, held: BTreeMap::new(), assigned_at: BTreeMap::new(),
+                refused: BTreeMap::new(), touched: Vec::new(),
+            });
+        }
+        let Some(l) = &mut self.leading else { return };
+        let waits: Vec<((GroupId, MemberId), Millis)> = l.held.iter().map(|(k, h)| (k.clone(), h.until)).collect();
+        l.timers.clear();
+        for ((g, m), until) in waits {
+            l.timers.arm(Timer::Wait(g, m), until);
+        }
+        for (id, g) in &self.state.groups {
+            soft::arm_group(l, id, g, &self.image, now);
+        }
+        self.refresh_groups(now);
+    }
+
+    /// Not leader any more: every caller is told to try again; what was in flight may still happen.
+    pub fn step_down(&mut self) {
+        let Some(l) = self.leading.take() else { return };
+        // Answers that were ready but not fetched are lost with the term they belong to.
+        let ready = std::mem::take(&mut self.out).into_iter().filter_map(|a| if let Action::Reply { ticket, .. } = a { Some(ticket) } else { None });
+        let waiting = l.queue.into_iter().filter_map(|w| w.ticket).chain(l.held.into_values().map(|h| h.ticket));
+        let in_flight = l.in_flight.into_iter().flat_map(|f| f.replies).map(|(t, ..)| t);
+        for ticket in ready.chain(waiting).chain(in_flight).collect::<Vec<_>>() {
+            let result = Err(GroupError::Unavailable { reason: "this node stopped leading the group's shard".into() });
+            self.out.push_back(Action::Reply { ticket, result });
+        }
+    }
+
+    /// Takes a request. Its answer comes out of `poll`.
+    pub fn handle(&mut self, ticket: Ticket, request: Request, now: Now) {
+        let Some(l) = &mut self.leading else {
+            let result = Err(GroupError::Unavailable { reason: "this node does not lead the group's shard".into() });
+            self.out.push_back(Action::Reply { ticket, result });
+            return;
+        };
+        if let Command::Heartbeat(h) = &request.command {
+            // A later heartbeat of the same process ends its held one at once.
+            soft::end_wait(l, &mut self.out, &request.group, &h.member, Some(h.incarnation));
+        }
+        l.queue.push_back(Waiting { ticket: Some(ticket), group: request.group, what: What::Request(request.command), arrived: now.mono_ms, budget_ms: request.budget_ms });
+    }
+
+    /// The caller went away: its held heartbeat is forgotten.
+    pub fn abandon(&mut self, ticket: Ticket) {
+        let Some(l) = &mut self.leading else { return };
+        if let Some((g, m)) = l.held.iter().find(|(_, h)| h.ticket == ticket).map(|(k, _)| k.clone()) {
+            l.timers.cancel(&Timer::Wait(g.clone(), m.clone()));
+            l.held.remove(&(g, m));
+        }
+    }
+
+    /// When `handle_timeout` is due, in `mono_ms`.
+    pub fn poll_timeout(&self) -> Option<Millis> { self.leading.as_ref().and_then(|l| l.timers.next()) }
+
+    /// Carries out what is due. Only under a valid lease.
+    pub fn handle_timeout(&mut self, now: Now) {
+        let Some(l) = &mut self.leading else { return };
+        // A loop that was late must not expire anybody for it: heartbeats may wait in sockets. It extends by its lateness, no more (`safety.md` 19).
+        const LATE_MS: u64 = 200;
+        if let Some(due) = l.timers.next()
+            && now.mono_ms > due + LATE_MS
+        {
+            l.timers.postpone(now.mono_ms - due);
+        }
+        while let Some(timer) = l.timers.pop_due(now.mono_ms) {
+            match timer {
+                Timer::Wait(group, member) => soft::end_wait(l, &mut self.out, &group, &member, None),
+                Timer::Command(group, command) => {
+                    l.queue.push_back(Waiting { ticket: None, group, what: What::Timer(command), arrived: now.mono_ms, budget_ms: None });
+                }
+            }
+        }
+    }
+
+    /// The next thing the shell must do; until None.
+    pub fn poll(&mut self, now: Now) -> Option<Action> {
+        self.pump(now);
+        self.out.pop_front()
+    }
+
+    /// Decides what waits: on drafts of the applied groups, all into one entry.
+    fn pump(&mut self, now: Now) {
+        self.follow(now);
+        let Some(l) = &mut self.leading else { return };
+        if l.queue.is_empty() {
+            return;
+        }
+        let mut drain = soft::Drain::new(&self.state, now);
+        let mut later = VecDeque::new();
+        while let Some(w) = l.queue.pop_front() {
+            if w.ticket.is_some() && w.budget_ms.is_some_and(|b| now.mono_ms > w.arrived + b) {
+                let result = Err(GroupError::Unavailable { reason: "the request was taken up later than its timeout_ms: nothing was done".into() });
+                soft::reply(&mut self.out, w.ticket, result);
+                continue;
+            }
+            // One batch in flight per group: every command of that group waits for it, steady heartbeats too (`safety.md` 1).
+            let blocked = drain.blocked.contains(&w.group) || l.in_flight.as_ref().is_some_and(|f| f.groups.contains(&w.group));
+            if (blocked && !seeded::on(21)) || drain.full(&self.limits) {
+                drain.blocked.insert(w.group.clone());
+                later.push_back(w);
+                continue;
+            }
+            if !soft::decide_one(l, &self.state, &self.image, &self.limits, &mut self.out, &mut self.stats, &mut drain, &w) {
+                drain.blocked.insert(w.group.clone());
+                later.push_back(w);
+            }
+        }
+        l.queue = later;
+        if let Some((entry, in_flight)) = drain.close(l.node, l.term, self.state.sequence) {
+            self.stats.proposals += 1;
+            l.in_flight = Some(in_flight);
+            self.out.push_back(Action::Propose(entry));
+        }
+    }
+
+    /// Brings the soft state up to what was replayed since: timers of new and gone members, and held heartbeats that may go on.
+    fn follow(&mut self, now: Now) {
+        let Some(l) = &mut self.leading else { return };
+        for (id, members) in std::mem::take(&mut l.touched) {
+            let group = self.state.groups.get(&id).map(|g| &**g);
+            soft::follow_group(l, &id, group, members.as_ref(), now);
+            // A held heartbeat of a group that changed is decided again: its member may have something to take or to give.
+            let held: Vec<MemberId> = l.held.range((id.clone(), MemberId::from(""))..).take_while(|((g, _), _)| *g == id).map(|((_, m), _)| m.clone()).collect();
+            for m in held {
+                l.timers.cancel(&Timer::Wait(id.clone(), m.clone()));
+                if let Some(h) = l.held.remove(&(id.clone(), m)) {
+                    let mut heartbeat = h.heartbeat;
+                    heartbeat.wait_ms = h.until.saturating_sub(now.mono_ms);
+                    l.queue.push_back(Waiting { ticket: Some(h.ticket), group: id.clone(), what: What::Request(Command::Heartbeat(heartbeat)), arrived: now.mono_ms, budget_ms: None });
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,300 @@
+//! The leader's helpers: drains, timers and held heartbeats. Leaves: each does one thing to what it is given; the flow is in `shard.rs`.
+
+use super::*;
+use crate::decide::TimerCommand;
+
+/// One drain: the drafts of the groups it touches.
+pub(super) struct Drain {
+    now: Now,
+    last_token: u64,
+    drafts: BTreeMap<GroupId, Option<Arc<Group>>>,
+    batches: BTreeMap<GroupId, Batch>,
+    replies: Vec<(Ticket, GroupId, Command, Millis, Result<Response, GroupError>)>,
+    pub(super) blocked: BTreeSet<GroupId>,
+    records: usize,
+}
+impl Drain {
+    pub(super) fn new(state: &State, now: Now) -> Self {
+        Self { now, last_token: state.last_token, drafts: BTreeMap::new(), batches: BTreeMap::new(), replies: Vec::new(), blocked: BTreeSet::new(), records: 0 }
+    }
+    /// A drain closes at about the entry's size; a record is about 200 bytes.
+    pub(super) fn full(&self, limits: &Limits) -> bool { self.records * 200 >= limits.entry_bytes }
+    pub(super) fn close(self, node: u64, term: Term, base_sequence: u64) -> Option<(LogEntry, InFlight)> {
+        if self.batches.is_empty() {
+            return None;
+        }
+        let groups = self.batches.keys().cloned().collect();
+        let entry = LogEntry { node, term, base_sequence, batches: self.batches.into_values().collect() };
+        Some((entry, InFlight { base_sequence, groups, replies: self.replies }))
+    }
+}
+
+/// Decides one command. False: it needs the log while an entry is in flight; it waits.
+#[allow(clippy::too_many_arguments)] // the parts of a Shard that the borrow checker wants to see apart
+pub(super) fn decide_one(
+    l: &mut Leading, state: &State, image: &Metadata, limits: &Limits, out: &mut VecDeque<Action>, stats: &mut ShardStats, drain: &mut Drain, w: &Waiting,
+) -> bool {
+    let applied = || state.groups.get(&w.group).cloned();
+    let group = drain.drafts.get(&w.group).cloned().unwrap_or_else(applied);
+    let now = drain.now;
+    let creates = matches!(&w.what, What::Request(Command::Heartbeat(_) | Command::Commit(_)));
+    if group.is_none() && creates && state.groups.len() + drain.drafts.len() >= limits.groups_max {
+        reply(out, w.ticket, Err(GroupError::LimitReached { limit: "groups".into(), max: limits.groups_max as u64 }));
+        return true;
+    }
+    let interval = group.as_ref().map_or(0, |g| g.config.assignment_interval_ms);
+    let next_assign = l.assigned_at.get(&w.group).map_or(0, |at| at + interval);
+    let remaining = |t: TimerCommand| l.timers.deadline(&Timer::Command(w.group.clone(), t)).map_or(0, |at| at.saturating_sub(now.mono_ms));
+    let session_remaining = |m: &MemberId| remaining(TimerCommand::ExpireSession { member: m.clone() });
+    let hold_remaining = |p: &Partition| group.as_ref().and_then(|g| g.holds.get(p)).map_or(0, |h| remaining(TimerCommand::ReleaseHold { partition: p.clone(), token: h.token }));
+    let context = Context { metadata: image, limits, wall_us: now.wall_us, may_assign: now.mono_ms >= next_assign, session_remaining: &session_remaining, hold_remaining: &hold_remaining };
+    let mut draft = Draft::of(group.clone(), drain.last_token, &context);
+    let result = match &w.what {
+        What::Request(command) => {
+            // A leader whose image is older than what the group recorded decides nothing that needs metadata (`safety.md` 23).
+            let behind = group.as_ref().is_some_and(|g| image.revision < g.metadata_revision);
+            match decide::request(&mut draft, &w.group, command) {
+                Ok(_) if behind && !draft.records.is_empty() => {
+                    reply(out, w.ticket, Err(GroupError::Unavailable { reason: "this node is still loading the topics that the group was last seen with".into() }));
+                    return true;
+                }
+                r => Some(r),
+            }
+        }
+        // Heard since the timer fired: its session runs again.
+        What::Timer(t @ TimerCommand::ExpireSession { .. }) if l.timers.deadline(&Timer::Command(w.group.clone(), t.clone())).is_some() => return true,
+        What::Timer(command) => {
+            decide::timer(&mut draft, &w.group, command);
+            None
+        }
+    };
+    // A refusal decides nothing, whatever the draft went through before it.
+    if let Some(Err(e)) = result {
+        reply_after(out, drain, w, Err(e));
+        return true;
+    }
+    if draft.records.is_empty() {
+        finish_without_records(l, out, stats, drain, w, group.as_deref(), result);
+        arm_assign(l, &w.group, group.as_deref(), next_assign);
+        return true;
+    }
+    if l.in_flight.is_some() {
+        return false;
+    }
+    if let What::Timer(TimerCommand::ExpireSession { .. }) = w.what {
+        stats.expired += 1;
+    }
+    let (after, records, last_token) = match draft.finish().map_err(|v| v.to_string()).and_then(checked) {
+        Ok(done) => done,
+        Err(why) => {
+            refuse(l, out, stats, drain, w, group.as_ref(), why);
+            return true;
+        }
+    };
+    l.refused.remove(&w.group);
+    if records.iter().any(|r| matches!(r, Record::Target { .. })) {
+        l.assigned_at.insert(w.group.clone(), now.mono_ms);
+    }
+    drain.last_token = last_token;
+    drain.records += records.len();
+    // The base is the applied revision: the draft of an earlier command of this drain is part of the same batch.
+    let base_revision = state.groups.get(&w.group).map_or(0, |g| g.revision);
+    let batch = drain.batches.entry(w.group.clone()).or_insert_with(|| Batch { group: w.group.clone(), base_revision, records: Vec::new() });
+    batch.records.extend(records);
+    arm_assign(l, &w.group, after.as_deref(), now.mono_ms + interval);
+    if let (What::Request(Command::Heartbeat(h)), Some(m)) = (&w.what, after.as_ref().and_then(|g| command_member(&w.what).and_then(|m| g.members.get(m)))) {
+        arm_session(l, &w.group, &h.member, m, w.arrived);
+    }
+    drain.drafts.insert(w.group.clone(), after);
+    if let (Some(ticket), What::Request(command), Some(result)) = (w.ticket, &w.what, result) {
+        count(stats, command);
+        drain.replies.push((ticket, w.group.clone(), command.clone(), w.arrived, result));
+    }
+    true
+}
+
+type Drafted = (Option<Arc<Group>>, Vec<Record>, u64);
+/// Nothing enters the log that breaks an invariant on the draft.
+fn checked(d: Drafted) -> Result<Drafted, String> {
+    match d.0.as_deref().map(invariants::check).unwrap_or_default().first() {
+        None => Ok(d),
+        Some(broken) => Err(broken.clone()),
+    }
+}
+
+/// How often in a row a group's batch may be refused before the group is quarantined.
+const REFUSED_MAX: u32 = 3;
+
+/// The draft broke an invariant: our bug. Refused and counted; after some in a row the group is quarantined by a record.
+fn refuse(l: &mut Leading, out: &mut VecDeque<Action>, stats: &mut ShardStats, drain: &mut Drain, w: &Waiting, group: Option<&Arc<Group>>, why: String) {
+    stats.refused_batches += 1;
+    let times = l.refused.entry(w.group.clone()).or_default();
+    *times += 1;
+    if let (true, Some(g)) = (*times >= REFUSED_MAX && !drain.batches.contains_key(&w.group), group) {
+        let record = Record::Quarantined { reason: why.clone() };
+        drain.batches.insert(w.group.clone(), Batch { group: w.group.clone(), base_revision: g.revision, records: vec![record] });
+        drain.blocked.insert(w.group.clone());
+    } else if let What::Timer(t) = &w.what {
+        l.timers.arm(Timer::Command(w.group.clone(), t.clone()), drain.now.mono_ms + 1_000); // its timer backs off
+    }
+    reply(out, w.ticket, Err(GroupError::Unavailable { reason: format!("the change was refused because it would break an invariant ({why})") }));
+}
+
+/// No records: answered from applied state, or together with the batch of this drain that it depends on.
+fn finish_without_records(l: &mut Leading, out: &mut VecDeque<Action>, stats: &mut ShardStats, drain: &mut Drain, w: &Waiting, group: Option<&Group>, result: Option<Result<Response, GroupError>>) {
+    let (Some(result), Some(ticket), What::Request(command)) = (result, w.ticket, &w.what) else { return };
+    count(stats, command);
+    if drain.batches.contains_key(&w.group) {
+        drain.replies.push((ticket, w.group.clone(), command.clone(), w.arrived, result));
+        return;
+    }
+    if let (Command::Heartbeat(h), Some(m)) = (command, group.and_then(|g| command_member(&w.what).and_then(|m| g.members.get(m)))) {
+        arm_session(l, &w.group, &h.member, m, w.arrived);
+    }
+    answer(l, out, ticket, w.group.clone(), command.clone(), w.arrived, result);
+}
+
+fn reply_after(out: &mut VecDeque<Action>, drain: &mut Drain, w: &Waiting, result: Result<Response, GroupError>) {
+    // A refusal that looked at a draft of this drain must not be heard before that draft is committed.
+    match (w.ticket, &w.what, drain.batches.contains_key(&w.group)) {
+        (Some(ticket), What::Request(command), true) => drain.replies.push((ticket, w.group.clone(), command.clone(), w.arrived, result)),
+        _ => reply(out, w.ticket, result),
+    }
+}
+pub(super) fn reply(out: &mut VecDeque<Action>, ticket: Option<Ticket>, result: Result<Response, GroupError>) {
+    if let Some(ticket) = ticket {
+        out.push_back(Action::Reply { ticket, result });
+    }
+}
+fn command_member(w: &What) -> Option<&MemberId> { if let What::Request(Command::Heartbeat(h)) = w { Some(&h.member) } else { None } }
+fn count(stats: &mut ShardStats, c: &Command) {
+    if matches!(c, Command::Heartbeat(_)) {
+        stats.heartbeats += 1;
+    }
+}
+
+/// Gives an answer, or holds a heartbeat that has nothing new to learn and said it would wait.
+pub(super) fn answer(l: &mut Leading, out: &mut VecDeque<Action>, ticket: Ticket, group: GroupId, command: Command, arrived: Millis, result: Result<Response, GroupError>) {
+    if let (Command::Heartbeat(h), Ok(Response::Heartbeat(v))) = (&command, &result) {
+        let knows_all = h.epoch == v.member_epoch && h.assignment_revision == v.assignment_revision && v.assignment.is_none();
+        if v.waited_at_most_ms > 0 && knows_all {
+            let until = arrived + v.waited_at_most_ms;
+            l.timers.arm(Timer::Wait(group.clone(), h.member.clone()), until);
+            let key = (group, h.member.clone());
+            let held = Held { ticket, heartbeat: h.clone(), until, response: Response::Heartbeat(v.clone()) };
+            if let Some(earlier) = l.held.insert(key, held) {
+                out.push_back(Action::Reply { ticket: earlier.ticket, result: Ok(earlier.response) });
+            }
+            return;
+        }
+    }
+    out.push_back(Action::Reply { ticket, result });
+}
+
+/// Ends a held heartbeat: answered as of now. With `incarnation`, only one of that process.
+pub(super) fn end_wait(l: &mut Leading, out: &mut VecDeque<Action>, group: &GroupId, member: &MemberId, incarnation: Option<Incarnation>) {
+    let key = (group.clone(), member.clone());
+    if l.held.get(&key).is_none_or(|h| incarnation.is_some_and(|i| i != h.heartbeat.incarnation)) {
+        return;
+    }
+    l.timers.cancel(&Timer::Wait(group.clone(), member.clone()));
+    if let Some(h) = l.held.remove(&key) {
+        out.push_back(Action::Reply { ticket: h.ticket, result: Ok(h.response) });
+    }
+}
+
+/// Re-arms a session in full from `from`, the arrival of an accepted heartbeat: by the promise, never by the shorter value told (`safety.md` 11).
+fn arm_session(l: &mut Leading, group: &GroupId, id: &MemberId, m: &Member, from: Millis) {
+    l.timers.arm(Timer::Command(group.clone(), TimerCommand::ExpireSession { member: id.clone() }), from + m.session_promised_ms);
+}
+fn arm_assign(l: &mut Leading, group: &GroupId, g: Option<&Group>, at: Millis) {
+    if g.is_some_and(|g| g.epoch > g.target_epoch && !g.members.is_empty()) {
+        l.timers.arm(Timer::Command(group.clone(), TimerCommand::Refresh), at);
+    }
+}
+
+/// Arms everything of a group in full, as a new leader does.
+pub(super) fn arm_group(l: &mut Leading, id: &GroupId, g: &Group, image: &Metadata, now: Now) {
+    for (m, member) in &g.members {
+        if seeded::on(5) {
+            continue;
+        }
+        let session = if seeded::on(24) { image.config_of(id).session_timeout_ms } else { member.session_promised_ms };
+        let session = if seeded::on(6) { session / 10 } else { session };
+        l.timers.arm(Timer::Command(id.clone(), TimerCommand::ExpireSession { member: m.clone() }), now.mono_ms + session);
+        arm_member(l, id, m, member, now);
+    }
+    for (p, h) in &g.holds {
+        l.timers.arm(Timer::Command(id.clone(), TimerCommand::ReleaseHold { partition: p.clone(), token: h.token }), now.mono_ms + h.promised_session_ms);
+    }
+    arm_assign(l, id, Some(g), now.mono_ms);
+}
+
+/// Timers of a member besides its session; those that run already go on.
+fn arm_member(l: &mut Leading, group: &GroupId, id: &MemberId, m: &Member, now: Now) {
+    if let Some(revoked_at) = m.pending.values().map(|p| p.revoked_at).min() {
+        let t = Timer::Command(group.clone(), TimerCommand::ExpireRebalance { member: id.clone(), revoked_at });
+        if l.timers.deadline(&t).is_none() {
+            l.timers.arm(t, now.mono_ms + m.rebalance_timeout_ms);
+        }
+    }
+    if m.session_promised_ms > m.session_told_ms {
+        let t = Timer::Command(group.clone(), TimerCommand::LowerSession { member: id.clone(), told_ms: m.session_told_ms });
+        if l.timers.deadline(&t).is_none() {
+            l.timers.arm(t, now.mono_ms + m.session_promised_ms);
+        }
+    }
+}
+
+/// Follows a batch that was applied: `members` are those it names, None: anybody may have changed.
+pub(super) fn follow_group(l: &mut Leading, id: &GroupId, group: Option<&Group>, members: Option<&BTreeSet<MemberId>>, now: Now) {
+    let Some(g) = group else {
+        let gone: Vec<Timer> = l.timers.of_group(id).cloned().collect();
+        gone.iter().for_each(|t| l.timers.cancel(t));
+        l.assigned_at.remove(id);
+        return;
+    };
+    let all: BTreeSet<MemberId>;
+    let named = match members {
+        Some(m) => m,
+        None => {
+            all = g.members.keys().cloned().collect();
+            &all
+        }
+    };
+    for m in named {
+        match g.members.get(m) {
+            Some(member) => {
+                let session = Timer::Command(id.clone(), TimerCommand::ExpireSession { member: m.clone() });
+                // A new member, or one that has just been heard: the batch was its own heartbeat's, or it learns of the change within its session.
+                let at = now.mono_ms + member.session_promised_ms;
+                if l.timers.deadline(&session).is_none_or(|old| old < at) {
+                    l.timers.arm(session, at);
+                }
+                arm_member(l, id, m, member, now);
+            }
+            None => l.timers.cancel(&Timer::Command(id.clone(), TimerCommand::ExpireSession { member: m.clone() })),
+        }
+    }
+    for (p, h) in &g.holds {
+        let t = Timer::Command(id.clone(), TimerCommand::ReleaseHold { partition: p.clone(), token: h.token });
+        if l.timers.deadline(&t).is_none() {
+            l.timers.arm(t, now.mono_ms + h.promised_session_ms);
+        }
+    }
+}
+
+/// The members that a batch names.
+pub(super) fn members_of(records: &[Record]) -> Option<BTreeSet<MemberId>> {
+    let mut out = BTreeSet::new();
+    for r in records {
+        match r {
+            Record::Joined(j) => out.insert(j.member.clone()),
+            Record::Reconciled(r) => out.insert(r.member.clone()),
+            Record::Removed { member, .. } | Record::Session { member, .. } | Record::Subscribed { member, .. } => out.insert(member.clone()),
+            Record::Created | Record::HoldReleased { .. } | Record::Epoch { .. } | Record::Target { .. } | Record::Topics { .. } | Record::Config { .. }
+            | Record::Offset { .. } | Record::OffsetsRemoved { .. } | Record::History(_) | Record::Deleted | Record::Quarantined { .. } => false,
+        };
+    }
+    Some(out)
+}

@@ -1,0 +1,178 @@
+//! What is replicated: the fold of the shard's log. Only `replay` changes it.
+
+use crate::{command::*, config::GroupConfig, ids::*, metadata::TopicFacts};
+use serde::{Deserialize, Serialize};
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
+};
+
+/// The replicated state of one shard.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct State {
+    /// Entries applied; an entry decided on another number is a no-op (compare-and-append).
+    pub sequence: u64,
+    /// The source of group revisions; never reused, 0 stands for "no group".
+    pub revision: u64,
+    /// The highest token or assignment revision ever given by this shard. Never reset.
+    pub last_token: u64,
+    #[serde(with = "groups")]
+    pub groups: BTreeMap<GroupId, Arc<Group>>,
+}
+
+/// `Arc`s are serialised as what they point to.
+mod groups {
+    use super::*;
+    use serde::{Deserializer, Serializer};
+    pub fn serialize<S: Serializer>(m: &BTreeMap<GroupId, Arc<Group>>, s: S) -> Result<S::Ok, S::Error> { s.collect_map(m.iter().map(|(k, v)| (k, &**v))) }
+    pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<BTreeMap<GroupId, Arc<Group>>, D::Error> {
+        Ok(BTreeMap::<GroupId, Group>::deserialize(d)?.into_iter().map(|(k, v)| (k, Arc::new(v))).collect())
+    }
+}
+
+/// One consumer group.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Group {
+    /// The shard's revision at the group's last change.
+    pub revision: u64,
+    pub epoch: Epoch,
+    /// The group epoch for which `target` was computed.
+    pub target_epoch: Epoch,
+    pub members: BTreeMap<MemberId, Member>,
+    /// The target assignment; members without partitions may be absent.
+    pub target: BTreeMap<MemberId, BTreeSet<Partition>>,
+    /// Who has a partition assigned, pending revocation or held. This map, not the target, decides what may be granted (one-owner).
+    pub owners: BTreeMap<Partition, Owner>,
+    pub holds: BTreeMap<Partition, Hold>,
+    pub offsets: BTreeMap<Partition, CommittedOffset>,
+    /// The facts of the subscribed topics on which the target was computed.
+    pub topics: BTreeMap<TopicName, TopicFacts>,
+    /// The meta revision those facts come from. A leader whose image is older decides nothing that needs metadata.
+    pub metadata_revision: u64,
+    pub config: GroupConfig,
+    /// Incarnations that left or were replaced: never accepted again. Bounded, oldest forgotten first.
+    pub fenced: VecDeque<(MemberId, Incarnation)>,
+    pub history: VecDeque<HistoryRecord>,
+    /// Set when a record broke an invariant: grants nothing until it is repaired.
+    pub quarantined: Option<String>,
+}
+
+/// Whose a partition is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Owner {
+    pub member: MemberId,
+    pub incarnation: Incarnation,
+    pub token: FencingToken,
+    pub state: OwnerState,
+}
+
+/// A partition of a removed member that may still be working (`safety.md` 12).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Hold {
+    pub member: MemberId,
+    pub incarnation: Incarnation,
+    pub token: FencingToken,
+    /// The assignment revision at which it was granted: an older message does not free it.
+    pub granted_at: AssignmentRevision,
+    /// The session promised to the member; the hold ends one such session after the decision.
+    pub promised_session_ms: u64,
+}
+
+/// A member of a group.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Member {
+    pub incarnation: Incarnation,
+    pub instance_id: Option<InstanceId>,
+    pub rack: Option<String>,
+    pub rebalance_timeout_ms: u64,
+    pub subscribed: BTreeSet<TopicName>,
+    pub assignor: Option<String>,
+    /// The session the answers tell.
+    pub session_told_ms: u64,
+    /// The session in force for timers and holds: never below what was told (`safety.md` 11).
+    pub session_promised_ms: u64,
+    pub epoch: Epoch,
+    pub previous_epoch: Epoch,
+    pub state: MemberState,
+    pub assigned: BTreeMap<Partition, Grant>,
+    pub pending: BTreeMap<Partition, Pending>,
+    pub assignment_revision: AssignmentRevision,
+    /// The revision of its last accepted join: a join with an older one is a retry.
+    pub joined_at: AssignmentRevision,
+}
+/// A granted partition.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Grant {
+    pub token: FencingToken,
+    pub granted_at: AssignmentRevision,
+}
+/// A partition to be given back.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Pending {
+    pub token: FencingToken,
+    pub granted_at: AssignmentRevision,
+    /// Only a request of this incarnation at or past this revision confirms the revocation.
+    pub revoked_at: AssignmentRevision,
+}
+
+/// A consumer's position.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CommittedOffset {
+    pub offset: i64,
+    pub metadata: String,
+    pub leader_epoch: Option<i32>,
+    pub committed_at_ms: u64,
+    /// Under which token it was committed; 0: by an administrator.
+    pub token: FencingToken,
+    /// The member's `commit_seq`: a lower one under the same token is stale.
+    pub seq: u64,
+}
+
+impl Group {
+    /// A group before its first member: epoch 1 with an empty target at epoch 1 (KAFKA-20268).
+    pub fn new() -> Self {
+        Self {
+            revision: 0, epoch: 1, target_epoch: 1, members: BTreeMap::new(), target: BTreeMap::new(), owners: BTreeMap::new(), holds: BTreeMap::new(),
+            offsets: BTreeMap::new(), topics: BTreeMap::new(), metadata_revision: 0, config: GroupConfig::default(), fenced: VecDeque::new(),
+            history: VecDeque::new(), quarantined: None,
+        }
+    }
+    /// The group's state as KIP-848 names it.
+    pub fn state(&self) -> GroupState {
+        if self.members.is_empty() {
+            GroupState::Empty
+        } else if self.epoch > self.target_epoch {
+            GroupState::Assigning
+        } else if self.members.values().all(|m| m.state == MemberState::Stable && m.epoch == self.target_epoch) {
+            GroupState::Stable
+        } else {
+            GroupState::Reconciling
+        }
+    }
+    /// Whether this incarnation left or was replaced.
+    pub fn is_fenced(&self, member: &MemberId, incarnation: Incarnation) -> bool { self.fenced.iter().any(|(m, i)| m == member && *i == incarnation) }
+    /// All topics that some member subscribes to.
+    pub fn subscribed_topics(&self) -> BTreeSet<TopicName> { self.members.values().flat_map(|m| m.subscribed.iter().cloned()).collect() }
+    /// The assignor that most members name (ties: the smaller name), else `uniform`.
+    pub fn assignor(&self) -> &str {
+        let mut votes: BTreeMap<&str, usize> = BTreeMap::new();
+        for m in self.members.values() {
+            if let Some(a) = &m.assignor {
+                *votes.entry(a).or_default() += 1;
+            }
+        }
+        votes.into_iter().max_by(|a, b| a.1.cmp(&b.1).then(b.0.cmp(a.0))).map_or("uniform", |(name, _)| name)
+    }
+    /// The holds of one process.
+    pub fn holds_of<'a>(&'a self, member: &'a MemberId, incarnation: Incarnation) -> impl Iterator<Item = (&'a Partition, &'a Hold)> {
+        self.holds.iter().filter(move |(_, h)| h.member == *member && h.incarnation == incarnation)
+    }
+}
+impl Default for Group { fn default() -> Self { Self::new() } }
+
+impl Member {
+    /// Everything it may be using: assigned and pending, with the revision of the grant.
+    pub fn holdings(&self) -> impl Iterator<Item = (&Partition, FencingToken, AssignmentRevision)> {
+        self.assigned.iter().map(|(p, g)| (p, g.token, g.granted_at)).chain(self.pending.iter().map(|(p, x)| (p, x.token, x.granted_at)))
+    }
+}

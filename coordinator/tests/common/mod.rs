@@ -1,0 +1,168 @@
+//! One shard that leads, with a log that commits at once (or when the test says so).
+#![allow(dead_code)]
+
+use baton_coordinator::{command::*, config::*, ids::*, metadata::*, record::*, shard::*};
+use std::{collections::BTreeSet, sync::Arc};
+
+pub struct World {
+    pub shard: Shard,
+    pub meta: Metadata,
+    pub now: Now,
+    next: u64,
+    /// Every entry that was proposed, in order.
+    pub log: Vec<LogEntry>,
+    /// False: proposals stay in `log` beyond `committed` until `commit`.
+    pub auto_commit: bool,
+    pub committed: usize,
+    pub answers: Vec<(Ticket, Result<Response, GroupError>)>,
+}
+
+pub fn set(parts: &[(&str, i32)]) -> BTreeSet<Partition> { parts.iter().map(|(t, p)| Partition::new(*t, *p)).collect() }
+pub fn topics(names: &[&str]) -> BTreeSet<TopicName> { names.iter().map(|t| TopicName::from(*t)).collect() }
+
+impl World {
+    /// A leading shard and the given topics.
+    pub fn new(topics: &[(&str, i32)]) -> Self {
+        let mut w = World {
+            shard: Shard::new(1, Limits::default()), meta: Metadata::default(), now: Now { mono_ms: 1_000, wall_us: 5_000_000 }, next: 0, log: Vec::new(),
+            auto_commit: true, committed: 0, answers: Vec::new(),
+        };
+        w.shard.lead(1, 1, w.now);
+        for (name, n) in topics {
+            w.declare(name, *n);
+        }
+        w
+    }
+    pub fn meta(&mut self, c: MetaCommand) {
+        self.meta.apply(&c).expect("the test's meta command is accepted");
+        self.shard.metadata(Arc::new(self.meta.clone()), self.now);
+        self.run();
+    }
+    pub fn declare(&mut self, name: &str, partitions: i32) {
+        let id_if_new = u128::from(self.meta.revision) + 1000;
+        self.meta(MetaCommand::DeclareTopic { name: name.into(), partitions, id_if_new });
+    }
+    /// Polls until nothing is left, committing proposals at once if so set.
+    pub fn run(&mut self) {
+        while let Some(a) = self.shard.poll(self.now) {
+            match a {
+                Action::Propose(e) => {
+                    // What is proposed is what is read back.
+                    let e = LogEntry::decode(&e.encode()).expect("an entry round-trips");
+                    self.log.push(e);
+                    if self.auto_commit {
+                        self.commit();
+                    }
+                }
+                Action::Reply { ticket, result } => self.answers.push((ticket, result)),
+            }
+        }
+    }
+    pub fn commit(&mut self) {
+        while self.committed < self.log.len() {
+            let e = self.log[self.committed].clone();
+            self.committed += 1;
+            self.shard.replay(&e);
+        }
+    }
+    pub fn send(&mut self, command: Command) -> Ticket {
+        self.next += 1;
+        let t = Ticket(self.next);
+        self.shard.handle(t, Request { group: "g".into(), command, budget_ms: None }, self.now);
+        self.run();
+        t
+    }
+    pub fn answer(&mut self, t: Ticket) -> Option<Result<Response, GroupError>> {
+        let at = self.answers.iter().position(|(x, _)| *x == t)?;
+        Some(self.answers.remove(at).1)
+    }
+    pub fn ask(&mut self, command: Command) -> Result<Response, GroupError> {
+        let t = self.send(command);
+        self.answer(t).expect("the request is answered at once")
+    }
+    pub fn beat(&mut self, h: Heartbeat) -> Result<HeartbeatView, GroupError> {
+        self.ask(Command::Heartbeat(h)).map(|r| match r {
+            Response::Heartbeat(v) => v,
+            other => panic!("a heartbeat was answered with {other:?}"),
+        })
+    }
+    /// Time passes; timers fire on time.
+    pub fn pass(&mut self, ms: u64) {
+        let end = self.now.mono_ms + ms;
+        loop {
+            let due = self.shard.poll_timeout().filter(|d| *d <= end);
+            let at = due.unwrap_or(end).max(self.now.mono_ms);
+            self.now.wall_us += (at - self.now.mono_ms) * 1000;
+            self.now.mono_ms = at;
+            if due.is_none() {
+                return self.run();
+            }
+            self.shard.handle_timeout(self.now);
+            self.run();
+        }
+    }
+    pub fn group(&self) -> &baton_coordinator::state::Group { self.shard.group(&"g".into()).expect("the group exists") }
+    pub fn member(&self, m: &str) -> &baton_coordinator::state::Member { &self.group().members[&MemberId::from(m)] }
+    /// A conforming member joins and is brought to where it stands.
+    pub fn join(&mut self, m: &mut Model) -> HeartbeatView {
+        let v = self.beat(m.join_request()).expect("the join is accepted");
+        m.take(&v);
+        v
+    }
+    /// One steady heartbeat that says what the member owns.
+    pub fn steady(&mut self, m: &mut Model) -> HeartbeatView {
+        let v = self.beat(m.steady_request()).expect("the heartbeat is accepted");
+        m.take(&v);
+        v
+    }
+    /// All members heartbeat until the group is stable.
+    pub fn settle(&mut self, members: &mut [&mut Model]) {
+        for _ in 0..20 {
+            self.pass(200);
+            for m in members.iter_mut() {
+                self.steady(m);
+            }
+            let g = self.group();
+            if g.state() == GroupState::Stable && members.iter().all(|m| m.owned == g.members[&m.id].assigned.keys().cloned().collect()) {
+                return;
+            }
+        }
+        panic!("the group did not settle: {:#?}", self.group());
+    }
+}
+
+/// A member that does as the protocol says.
+#[derive(Clone, Debug)]
+pub struct Model {
+    pub id: MemberId,
+    pub incarnation: Incarnation,
+    pub epoch: Epoch,
+    pub revision: AssignmentRevision,
+    pub owned: BTreeSet<Partition>,
+    pub topics: BTreeSet<TopicName>,
+}
+impl Model {
+    pub fn new(id: &str, subscribed: &[&str]) -> Self {
+        Self { id: id.into(), incarnation: Incarnation(crc(id)), epoch: 0, revision: AssignmentRevision(0), owned: BTreeSet::new(), topics: topics(subscribed) }
+    }
+    pub fn join_request(&self) -> Heartbeat {
+        Heartbeat {
+            member: self.id.clone(), incarnation: self.incarnation, epoch: 0, subscribed_topics: Some(self.topics.clone()), owned: Some(BTreeSet::new()),
+            assignment_revision: self.revision, rebalance_timeout_ms: Some(60_000), ..Default::default()
+        }
+    }
+    pub fn steady_request(&self) -> Heartbeat {
+        Heartbeat { member: self.id.clone(), incarnation: self.incarnation, epoch: self.epoch, owned: Some(self.owned.clone()), assignment_revision: self.revision, ..Default::default() }
+    }
+    pub fn take(&mut self, v: &HeartbeatView) {
+        self.epoch = v.member_epoch;
+        if let Some(a) = &v.assignment
+            && v.assignment_revision > self.revision
+        {
+            self.owned = a.keys().cloned().collect();
+            self.revision = v.assignment_revision;
+        }
+    }
+    pub fn leave_request(&self) -> Command { Command::Leave(Leave { member: self.id.clone(), incarnation: self.incarnation, assignment_revision: self.revision }) }
+}
+fn crc(s: &str) -> u128 { s.bytes().fold(7, |h, b| h * 131 + u128::from(b)) }

@@ -1,0 +1,91 @@
+//! Developer commands: `cargo xtask verify` is what CI runs, `cargo xtask fix` rewrites, `cargo xtask layers` checks the crate edges,
+//! `cargo xtask sim …` runs the core simulation.
+
+use anyhow::{Context, Result, bail};
+use std::{env, process::Command};
+
+/// Who may depend on whom. Changing this table is an architecture decision (`docs/adr/`).
+const EDGES: &[(&str, &[&str])] = &[
+    ("baton-coordinator", &[]),
+    ("baton-storage", &[]),
+    ("baton-wire", &[]),
+    ("baton-raft", &["baton-storage"]),
+    ("baton-node", &["baton-coordinator", "baton-raft", "baton-storage"]),
+    ("baton-api", &["baton-node", "baton-coordinator", "baton-wire"]),
+    ("baton-client", &["baton-wire"]),
+    ("baton-server", &["baton-api", "baton-node", "baton-raft", "baton-storage", "baton-coordinator", "baton-client", "baton-wire"]),
+    ("baton-core-sim", &["baton-coordinator"]),
+    ("baton-chaos-tests", &["*"]),
+    ("baton-xtask", &[]),
+];
+
+fn main() -> Result<()> {
+    let args: Vec<String> = env::args().skip(1).collect();
+    match args.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        ["verify"] => verify(),
+        ["fix"] => cargo(&["clippy", "--workspace", "--all-targets", "--fix", "--allow-dirty"]),
+        ["layers"] => layers(),
+        ["sim", rest @ ..] => cargo(&[&["run", "--quiet", "-p", "baton-core-sim", "--"], rest].concat()),
+        _ => bail!("usage: cargo xtask verify | fix | layers | sim (run --seeds A..B | replay SEED [--bug N] | mutants)"),
+    }
+}
+
+/// Everything that CI runs, from the quick to the slow. It ends with a test run, so that its closing lines are those of `cargo test`.
+fn verify() -> Result<()> {
+    layers()?;
+    cargo(&["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"])?;
+    cargo(&["build", "-p", "baton-server", "-p", "baton-chaos-tests", "--bins"])?;
+    cargo(&["test", "--workspace"])
+}
+
+fn cargo(args: &[&str]) -> Result<()> {
+    println!("> cargo {}", args.join(" "));
+    let status = Command::new(env::var("CARGO").unwrap_or_else(|_| "cargo".into())).args(args).status().context("cargo could not be started")?;
+    if !status.success() {
+        bail!("`cargo {}` failed", args.join(" "));
+    }
+    Ok(())
+}
+
+/// Fails on any edge between crates of this workspace that the table does not have.
+fn layers() -> Result<()> {
+    let out = Command::new("cargo").args(["metadata", "--format-version", "1", "--no-deps"]).output().context("cargo metadata could not be started")?;
+    let bad = bad_edges(&serde_json::from_slice(&out.stdout).context("cargo metadata did not print JSON")?)?;
+    if !bad.is_empty() {
+        bail!("edges that the architecture does not have: {}", bad.join(", "));
+    }
+    Ok(())
+}
+
+fn bad_edges(metadata: &serde_json::Value) -> Result<Vec<String>> {
+    let mut bad = Vec::new();
+    for p in metadata["packages"].as_array().context("cargo metadata has no packages")? {
+        let name = p["name"].as_str().unwrap_or_default();
+        let Some((_, allowed)) = EDGES.iter().find(|(n, _)| *n == name) else {
+            bad.push(format!("{name} (not in the table)"));
+            continue;
+        };
+        for d in p["dependencies"].as_array().into_iter().flatten() {
+            let to = d["name"].as_str().unwrap_or_default();
+            let test_only = d["kind"].as_str() == Some("dev");
+            if to.starts_with("baton-") && !test_only && !allowed.contains(&to) && !allowed.contains(&"*") {
+                bad.push(format!("{name} → {to}"));
+            }
+        }
+    }
+    Ok(bad)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_workspace_has_only_the_edges_of_the_architecture() { layers().expect("no other edge"); }
+
+    #[test]
+    fn an_edge_that_is_not_in_the_table_is_found() {
+        let metadata = serde_json::json!({"packages": [{"name": "baton-coordinator", "dependencies": [{"name": "baton-raft", "kind": null}]}]});
+        assert_eq!(bad_edges(&metadata).expect("readable"), ["baton-coordinator → baton-raft"]);
+    }
+}
