@@ -62,7 +62,6 @@ pub struct Heartbeat {
     pub wait_ms: u64,
 }
 impl Default for MemberId { fn default() -> Self { MemberId("".into()) } }
-impl Default for Incarnation { fn default() -> Self { Incarnation(0) } }
 
 /// A member's leave.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]

@@ -16,6 +16,15 @@ pub struct Context<'a> {
     pub hold_remaining: &'a dyn Fn(&Partition) -> u64,
 }
 
+/// A finished draft.
+pub struct Drafted {
+    /// The group as it will be; None: deleted.
+    pub group: Option<Arc<Group>>,
+    pub records: Vec<Record>,
+    /// The counter of tokens after it.
+    pub last_token: u64,
+}
+
 /// The draft of one group, and the records that lead to it.
 pub struct Draft<'a> {
     pub context: &'a Context<'a>,
@@ -54,10 +63,10 @@ impl<'a> Draft<'a> {
         self.put(Record::History(Box::new(h)));
     }
     /// The drafted group, its records and the counter; or the violation that makes the batch unfit.
-    pub fn finish(self) -> Result<(Option<Arc<Group>>, Vec<Record>, u64), Violation> {
+    pub fn finish(self) -> Result<Drafted, Violation> {
         match self.violation {
             Some(v) => Err(v),
-            None => Ok((self.slot, self.records, self.last_token)),
+            None => Ok(Drafted { group: self.slot, records: self.records, last_token: self.last_token }),
         }
     }
 }

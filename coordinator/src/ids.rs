@@ -35,7 +35,7 @@ name!(/// A topic's name. Ownership is keyed by it, never by the topic id.
     TopicName);
 
 /// 128 random bits drawn at every process start of a member: two processes under one member id are told apart by it.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 pub struct Incarnation(pub u128);
 impl fmt::Display for Incarnation { fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result { write!(f, "{:032x}", self.0) } }
 impl fmt::Debug for Incarnation { fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result { write!(f, "{:08x}…", self.0 >> 96) } }

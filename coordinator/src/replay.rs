@@ -232,12 +232,12 @@ fn reconciled(g: &mut Group, r: &Reconciled, last_token: &mut u64) -> Result<(),
     for (p, token) in &r.granted {
         draw(token.0, last_token)?;
         let given_back = m.pending.remove(p).is_some();
-        match g.owners.get(p) {
-            // one-owner: the record that freed the partition must come first. A batch that grants before it frees is our bug.
-            Some(o) if !(given_back && o.member == r.member) && !seeded::on(2) => {
+        // one-owner: the record that freed the partition must come first. A batch that grants before it frees is our bug.
+        if let Some(o) = g.owners.get(p) {
+            let its_own = given_back && o.member == r.member;
+            if !its_own && !seeded::on(2) {
                 return Err(Violation::SecondOwner { partition: p.clone(), owner: o.member.clone(), member: r.member.clone() });
             }
-            _ => {}
         }
         let owner = Owner { member: r.member.clone(), incarnation: m.incarnation, token: *token, state: OwnerState::Assigned };
         g.owners.insert(p.clone(), owner);

@@ -68,11 +68,20 @@ enum What {
     Timer(decide::TimerCommand),
 }
 
+/// An answer that waits for the batch it belongs to.
+struct Answer {
+    ticket: Ticket,
+    group: GroupId,
+    command: Command,
+    arrived: Millis,
+    result: Result<Response, GroupError>,
+}
+
 /// The leader's entry that has been proposed and not replayed yet, with the answers that wait for it.
 struct InFlight {
     base_sequence: u64,
     groups: BTreeSet<GroupId>,
-    replies: Vec<(Ticket, GroupId, Command, Millis, Result<Response, GroupError>)>,
+    replies: Vec<Answer>,
 }
 
 /// A heartbeat that is held until something changes for its member (`wait_ms`).
@@ -181,13 +190,13 @@ impl Shard {
             return;
         }
         let Some(f) = l.in_flight.take() else { return };
-        for (ticket, group, command, arrived, result) in f.replies {
-            let applied = entry.batches.iter().zip(&outcomes).find(|(b, _)| b.group == group).is_none_or(|(_, o)| *o == Outcome::Applied);
+        for a in f.replies {
+            let applied = entry.batches.iter().zip(&outcomes).find(|(b, _)| b.group == a.group).is_none_or(|(_, o)| *o == Outcome::Applied);
             if applied {
-                soft::answer(l, &mut self.out, ticket, group, command, arrived, result);
+                soft::answer(l, &mut self.out, a);
             } else {
                 let result = Err(GroupError::Unavailable { reason: "the group changed before the command was carried out".into() });
-                self.out.push_back(Action::Reply { ticket, result });
+                self.out.push_back(Action::Reply { ticket: a.ticket, result });
             }
         }
     }
@@ -239,7 +248,7 @@ impl Shard {
         // Answers that were ready but not fetched are lost with the term they belong to.
         let ready = std::mem::take(&mut self.out).into_iter().filter_map(|a| if let Action::Reply { ticket, .. } = a { Some(ticket) } else { None });
         let waiting = l.queue.into_iter().filter_map(|w| w.ticket).chain(l.held.into_values().map(|h| h.ticket));
-        let in_flight = l.in_flight.into_iter().flat_map(|f| f.replies).map(|(t, ..)| t);
+        let in_flight = l.in_flight.into_iter().flat_map(|f| f.replies).map(|a| a.ticket);
         for ticket in ready.chain(waiting).chain(in_flight).collect::<Vec<_>>() {
             let result = Err(GroupError::Unavailable { reason: "this node stopped leading the group's shard".into() });
             self.out.push_back(Action::Reply { ticket, result });

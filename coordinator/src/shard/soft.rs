@@ -9,7 +9,7 @@ pub(super) struct Drain {
     last_token: u64,
     drafts: BTreeMap<GroupId, Option<Arc<Group>>>,
     batches: BTreeMap<GroupId, Batch>,
-    replies: Vec<(Ticket, GroupId, Command, Millis, Result<Response, GroupError>)>,
+    replies: Vec<Answer>,
     pub(super) blocked: BTreeSet<GroupId>,
     records: usize,
 }
@@ -84,7 +84,7 @@ pub(super) fn decide_one(
     if let What::Timer(TimerCommand::ExpireSession { .. }) = w.what {
         stats.expired += 1;
     }
-    let (after, records, last_token) = match draft.finish().map_err(|v| v.to_string()).and_then(checked) {
+    let Drafted { group: after, records, last_token } = match draft.finish().map_err(|v| v.to_string()).and_then(checked) {
         Ok(done) => done,
         Err(why) => {
             refuse(l, out, stats, drain, w, group.as_ref(), why);
@@ -108,15 +108,14 @@ pub(super) fn decide_one(
     drain.drafts.insert(w.group.clone(), after);
     if let (Some(ticket), What::Request(command), Some(result)) = (w.ticket, &w.what, result) {
         count(stats, command);
-        drain.replies.push((ticket, w.group.clone(), command.clone(), w.arrived, result));
+        drain.replies.push(Answer { ticket, group: w.group.clone(), command: command.clone(), arrived: w.arrived, result });
     }
     true
 }
 
-type Drafted = (Option<Arc<Group>>, Vec<Record>, u64);
 /// Nothing enters the log that breaks an invariant on the draft.
 fn checked(d: Drafted) -> Result<Drafted, String> {
-    match d.0.as_deref().map(invariants::check).unwrap_or_default().first() {
+    match d.group.as_deref().map(invariants::check).unwrap_or_default().first() {
         None => Ok(d),
         Some(broken) => Err(broken.clone()),
     }
@@ -145,19 +144,21 @@ fn finish_without_records(l: &mut Leading, out: &mut VecDeque<Action>, stats: &m
     let (Some(result), Some(ticket), What::Request(command)) = (result, w.ticket, &w.what) else { return };
     count(stats, command);
     if drain.batches.contains_key(&w.group) {
-        drain.replies.push((ticket, w.group.clone(), command.clone(), w.arrived, result));
+        drain.replies.push(Answer { ticket, group: w.group.clone(), command: command.clone(), arrived: w.arrived, result });
         return;
     }
     if let (Command::Heartbeat(h), Some(m)) = (command, group.and_then(|g| command_member(&w.what).and_then(|m| g.members.get(m)))) {
         arm_session(l, &w.group, &h.member, m, w.arrived);
     }
-    answer(l, out, ticket, w.group.clone(), command.clone(), w.arrived, result);
+    answer(l, out, Answer { ticket, group: w.group.clone(), command: command.clone(), arrived: w.arrived, result });
 }
 
 fn reply_after(out: &mut VecDeque<Action>, drain: &mut Drain, w: &Waiting, result: Result<Response, GroupError>) {
     // A refusal that looked at a draft of this drain must not be heard before that draft is committed.
     match (w.ticket, &w.what, drain.batches.contains_key(&w.group)) {
-        (Some(ticket), What::Request(command), true) => drain.replies.push((ticket, w.group.clone(), command.clone(), w.arrived, result)),
+        (Some(ticket), What::Request(command), true) => {
+            drain.replies.push(Answer { ticket, group: w.group.clone(), command: command.clone(), arrived: w.arrived, result })
+        }
         _ => reply(out, w.ticket, result),
     }
 }
@@ -174,7 +175,8 @@ fn count(stats: &mut ShardStats, c: &Command) {
 }
 
 /// Gives an answer, or holds a heartbeat that has nothing new to learn and said it would wait.
-pub(super) fn answer(l: &mut Leading, out: &mut VecDeque<Action>, ticket: Ticket, group: GroupId, command: Command, arrived: Millis, result: Result<Response, GroupError>) {
+pub(super) fn answer(l: &mut Leading, out: &mut VecDeque<Action>, a: Answer) {
+    let Answer { ticket, group, command, arrived, result } = a;
     if let (Command::Heartbeat(h), Ok(Response::Heartbeat(v))) = (&command, &result) {
         let knows_all = h.epoch == v.member_epoch && h.assignment_revision == v.assignment_revision && v.assignment.is_none();
         if v.waited_at_most_ms > 0 && knows_all {
