@@ -40,7 +40,19 @@ pub fn entry(state: &mut State, entry: &LogEntry, history_max: usize) -> Vec<Out
         return vec![Outcome::Skipped; entry.batches.len()];
     }
     state.sequence += 1;
-    entry.batches.iter().map(|b| batch(state, b, history_max)).collect()
+    // The batches of a drain share one counter and were decided in any order of groups: each grows from where the entry found it.
+    let (floor, mut highest) = (state.last_token, state.last_token);
+    let outcomes = entry
+        .batches.iter()
+        .map(|b| {
+            state.last_token = floor;
+            let outcome = batch(state, b, history_max);
+            highest = highest.max(state.last_token);
+            outcome
+        })
+        .collect();
+    state.last_token = highest;
+    outcomes
 }
 
 fn batch(state: &mut State, b: &Batch, history_max: usize) -> Outcome {

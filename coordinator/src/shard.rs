@@ -96,6 +96,8 @@ struct Leading {
     node: u64,
     term: Term,
     timers: Timers,
+    /// When every timer was last armed in full.
+    rearmed_at: Millis,
     queue: VecDeque<Waiting>,
     in_flight: Option<InFlight>,
     held: BTreeMap<(GroupId, MemberId), Held>,
@@ -226,12 +228,13 @@ impl Shard {
         if !again {
             self.step_down();
             self.leading = Some(Leading {
-                node, term, timers: Timers::default(), queue: VecDeque::new(), in_flight: None, held: BTreeMap::new(), assigned_at: BTreeMap::new(),
+                node, term, timers: Timers::default(), rearmed_at: now.mono_ms, queue: VecDeque::new(), in_flight: None, held: BTreeMap::new(), assigned_at: BTreeMap::new(),
                 refused: BTreeMap::new(), touched: Vec::new(),
             });
         }
         let Some(l) = &mut self.leading else { return };
         let waits: Vec<((GroupId, MemberId), Millis)> = l.held.iter().map(|(k, h)| (k.clone(), h.until)).collect();
+        l.rearmed_at = now.mono_ms;
         l.timers.clear();
         for ((g, m), until) in waits {
             l.timers.arm(Timer::Wait(g, m), until);

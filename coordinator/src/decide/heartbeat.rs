@@ -68,7 +68,7 @@ fn join(draft: &mut Draft, group: &GroupId, h: &Heartbeat) -> Result<Vec<Partiti
         // A removed member that rejoins says that it has stopped what it names; `predecessor_dead` says it for every earlier process.
         let freed: Vec<(Partition, FencingToken)> = g
             .holds.iter()
-            .filter(|(_, x)| x.member == h.member && (h.predecessor_dead || (x.incarnation == h.incarnation && x.granted_at <= h.assignment_revision)))
+            .filter(|(_, x)| x.member == h.member && if x.incarnation == h.incarnation { x.granted_at <= h.assignment_revision } else { h.predecessor_dead })
             .map(|(p, x)| (p.clone(), x.token))
             .collect();
         if !freed.is_empty() {

@@ -143,12 +143,12 @@ fn refuse(l: &mut Leading, out: &mut VecDeque<Action>, stats: &mut ShardStats, d
 fn finish_without_records(l: &mut Leading, out: &mut VecDeque<Action>, stats: &mut ShardStats, drain: &mut Drain, w: &Waiting, group: Option<&Group>, result: Option<Result<Response, GroupError>>) {
     let (Some(result), Some(ticket), What::Request(command)) = (result, w.ticket, &w.what) else { return };
     count(stats, command);
+    if let (Command::Heartbeat(h), Some(m)) = (command, group.and_then(|g| command_member(&w.what).and_then(|m| g.members.get(m)))) {
+        arm_session(l, &w.group, &h.member, m, w.arrived);
+    }
     if drain.batches.contains_key(&w.group) {
         drain.replies.push(Answer { ticket, group: w.group.clone(), command: command.clone(), arrived: w.arrived, result });
         return;
-    }
-    if let (Command::Heartbeat(h), Some(m)) = (command, group.and_then(|g| command_member(&w.what).and_then(|m| g.members.get(m)))) {
-        arm_session(l, &w.group, &h.member, m, w.arrived);
     }
     answer(l, out, Answer { ticket, group: w.group.clone(), command: command.clone(), arrived: w.arrived, result });
 }
@@ -206,8 +206,10 @@ pub(super) fn end_wait(l: &mut Leading, out: &mut VecDeque<Action>, group: &Grou
 }
 
 /// Re-arms a session in full from `from`, the arrival of an accepted heartbeat: by the promise, never by the shorter value told (`safety.md` 11).
+/// A full re-arming, at taking over or after a lapse, is not undone by a heartbeat that had waited through it.
 fn arm_session(l: &mut Leading, group: &GroupId, id: &MemberId, m: &Member, from: Millis) {
-    l.timers.arm(Timer::Command(group.clone(), TimerCommand::ExpireSession { member: id.clone() }), from + m.session_promised_ms);
+    let timer = Timer::Command(group.clone(), TimerCommand::ExpireSession { member: id.clone() });
+    l.timers.arm(timer, from.max(l.rearmed_at) + m.session_promised_ms);
 }
 fn arm_assign(l: &mut Leading, group: &GroupId, g: Option<&Group>, at: Millis) {
     if g.is_some_and(|g| g.epoch > g.target_epoch && !g.members.is_empty()) {

@@ -1,0 +1,145 @@
+//! Handle of one replicated group, for the node crate.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use openraft::async_runtime::watch::WatchReceiver;
+use openraft::errors::{ClientWriteError, RaftError};
+use openraft::{BasicNode, ReadPolicy};
+
+use crate::api::{GroupNo, GroupStatus, NoLease, NodeId, ProposeError};
+use crate::lease::Lease;
+use crate::log::GroupStore;
+use crate::types::{Payload, Raft, TypeConfig};
+
+type ServerWatch = openraft::alias::WatchReceiverOf<TypeConfig, openraft::metrics::RaftServerMetrics<TypeConfig>>;
+
+struct Shared {
+    no: GroupNo,
+    node: NodeId,
+    raft: Raft,
+    store: GroupStore,
+    lease: Lease,
+}
+
+/// One group on this node. Clones share the group; each has its own memory for [`changed`](GroupHandle::changed).
+pub struct GroupHandle {
+    shared: Arc<Shared>,
+    seen: tokio::sync::Mutex<Seen>,
+}
+
+struct Seen {
+    watch: ServerWatch,
+    /// The end of the group has been reported.
+    ended: bool,
+}
+
+impl Seen {
+    fn new(raft: &Raft) -> tokio::sync::Mutex<Seen> {
+        tokio::sync::Mutex::new(Seen { watch: raft.server_metrics(), ended: false })
+    }
+}
+
+impl Clone for GroupHandle {
+    fn clone(&self) -> GroupHandle {
+        GroupHandle { shared: self.shared.clone(), seen: Seen::new(&self.shared.raft) }
+    }
+}
+
+/// Log positions of this crate start at 1; those of the consensus library at 0.
+fn position(index: Option<u64>) -> u64 {
+    index.map_or(0, |i| i + 1)
+}
+
+impl GroupHandle {
+    pub(crate) fn new(no: GroupNo, node: NodeId, raft: Raft, store: GroupStore, lease_age: Duration) -> GroupHandle {
+        let lease = Lease::start(raft.clone(), lease_age);
+        let seen = Seen::new(&raft);
+        GroupHandle { shared: Arc::new(Shared { no, node, raft, store, lease }), seen }
+    }
+
+    pub(crate) fn raft(&self) -> &Raft {
+        &self.shared.raft
+    }
+
+    pub(crate) fn is_used(&self) -> bool {
+        self.shared.store.is_used()
+    }
+
+    /// Number of the group.
+    pub fn number(&self) -> GroupNo {
+        self.shared.no
+    }
+
+    /// Appends a payload if this node leads. Resolves when it is applied here, with its index and the machine's reply.
+    pub async fn propose(&self, payload: Vec<u8>) -> Result<(u64, Vec<u8>), ProposeError> {
+        match self.shared.raft.client_write(Payload(payload.into())).await {
+            Ok(done) => Ok((done.log_id.index + 1, done.data.0.to_vec())),
+            Err(e) => Err(ProposeError {
+                leader: e.forward_to_leader().and_then(|f| f.leader_id),
+                reason: e.to_string(),
+                outcome_unknown: !matches!(e, RaftError::APIError(ClientWriteError::ForwardToLeader(_))),
+            }),
+        }
+    }
+
+    pub fn status(&self) -> GroupStatus {
+        let server = self.shared.raft.server_metrics();
+        let server = server.borrow_watched();
+        let all = self.shared.raft.metrics();
+        let failed = all.borrow_watched().running_state.as_ref().err().map(|e| e.to_string());
+        let data = self.shared.raft.data_metrics();
+        let data = data.borrow_watched();
+        GroupStatus {
+            term: server.vote.leader_id.term,
+            leader: server.current_leader,
+            is_leader: failed.is_none() && server.state.is_leader() && server.current_leader == Some(self.shared.node),
+            last_applied: position(data.last_applied.as_ref().map(|l| l.index)),
+            last_log: position(data.last_log.as_ref().map(|l| l.index)),
+            voters: server.membership_config.membership().voter_ids().collect(),
+            failed,
+        }
+    }
+
+    /// The term in which this node may answer for the group without asking the others.
+    pub async fn lease(&self) -> Result<u64, NoLease> {
+        self.shared.lease.ask().await
+    }
+
+    /// Resolves when leader, term, role or membership changed since the last call on this handle, or since it was made.
+    /// Resolves once more when the group has stopped, then never.
+    pub async fn changed(&self) {
+        let mut seen = self.seen.lock().await;
+        if seen.ended {
+            std::future::pending::<()>().await;
+        }
+        seen.ended = seen.watch.changed().await.is_err();
+    }
+
+    /// Confirms with a quorum that this node leads, and waits until all that was committed before is applied here.
+    /// Returns the term.
+    pub async fn barrier(&self) -> Result<u64, NoLease> {
+        match self.shared.raft.ensure_linearizable(ReadPolicy::ReadIndex).await {
+            Ok(position) => Ok(position.log_id().leader_id.term),
+            Err(e) => Err(NoLease { leader: e.forward_to_leader().and_then(|f| f.leader_id) }),
+        }
+    }
+
+    /// Asks a voter to take over. Returns when the request is on its way; watch [`changed`](GroupHandle::changed).
+    pub async fn transfer(&self, to: NodeId) -> Result<(), String> {
+        self.shared.raft.trigger().transfer_leader(to).await.map_err(|e| e.to_string())
+    }
+
+    /// Leader only: replicates to one more node, without a vote. Returns when it has caught up.
+    pub async fn add_learner(&self, node: NodeId, address: String) -> Result<(), String> {
+        self.shared.raft.add_learner(node, BasicNode::new(address), true).await.map(|_| ()).map_err(|e| e.to_string())
+    }
+
+    /// Leader only: sets the voters, all of which must be members already. Who is not among them leaves the group.
+    ///
+    /// Never give a vote to a number whose disk was lost: it may have voted before.
+    pub async fn set_voters(&self, voters: BTreeSet<NodeId>) -> Result<(), String> {
+        self.shared.raft.change_membership(voters, false).await.map(|_| ()).map_err(|e| e.to_string())
+    }
+}

@@ -1,0 +1,331 @@
+//! Log storage of all groups over one write-ahead log.
+//!
+//! Each group keeps its live entries in memory, visible at once; the records go to one writer, which commits
+//! everything that waits in one frame and one sync, then reports to all of them. The writer never continues after
+//! a failed write: it answers every later record with the error, and consensus stops.
+//!
+//! Index `i` of consensus is index `i + 1` in the write-ahead log, where 0 means "none".
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::io;
+use std::ops::{Bound, RangeBounds};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use baton_storage::Disk;
+use baton_storage::wal::{GroupLog, Rec, Wal};
+use openraft::OptionalSend;
+use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
+use tokio::sync::oneshot;
+
+use crate::types::{Entry, LogId, TypeConfig, Vote, decode, encode};
+
+const SLOT_VOTE: u8 = 1;
+const SLOT_COMMITTED: u8 = 2;
+const SLOT_PURGED: u8 = 3;
+
+/// Whether a group's stored log holds a vote, that is: whether this node may have made a promise before a restart.
+pub fn has_vote(log: &GroupLog) -> bool {
+    log.meta.contains_key(&SLOT_VOTE)
+}
+
+// ---- the writer
+
+/// Who waits for a record to be durable.
+enum Done {
+    Nobody,
+    Append(IOFlushed<TypeConfig>),
+    Reply(oneshot::Sender<io::Result<()>>),
+}
+
+enum Job {
+    Write(Vec<Rec>, Done),
+    /// Ends the writer and drops the log, so that its files can be opened again.
+    Stop(oneshot::Sender<()>),
+}
+
+/// Handle to the one writer of the process. Clones share it.
+#[derive(Clone)]
+pub struct LogWriter {
+    #[cfg(not(madsim))]
+    jobs: std::sync::mpsc::Sender<Job>,
+    #[cfg(madsim)]
+    jobs: tokio::sync::mpsc::UnboundedSender<Job>,
+}
+
+impl LogWriter {
+    /// Starts the writer on its own OS thread: a sync blocks.
+    #[cfg(not(madsim))]
+    pub fn start<D: Disk>(wal: Wal<D>) -> io::Result<LogWriter> {
+        let (jobs, queue) = std::sync::mpsc::channel();
+        std::thread::Builder::new().name("baton-wal".into()).spawn(move || {
+            let mut writer = Writer { wal, failed: None, stopped: None };
+            while let Ok(first) = queue.recv() {
+                if writer.round(first, || queue.try_recv().ok()).is_break() {
+                    return;
+                }
+            }
+        })?;
+        Ok(LogWriter { jobs })
+    }
+
+    /// Starts the writer as a task: the simulation has no threads, and a sync there is a short sleep.
+    #[cfg(madsim)]
+    pub fn start<D: Disk>(wal: Wal<D>) -> io::Result<LogWriter> {
+        use madsim::rand::Rng;
+        let (jobs, mut queue) = tokio::sync::mpsc::unbounded_channel();
+        tokio::spawn(async move {
+            let mut writer = Writer { wal, failed: None, stopped: None };
+            while let Some(first) = queue.recv().await {
+                let slow = madsim::rand::thread_rng().gen_bool(0.02);
+                let us = if slow { madsim::rand::thread_rng().gen_range(5_000..60_000) } else { madsim::rand::thread_rng().gen_range(200..3_000) };
+                tokio::time::sleep(std::time::Duration::from_micros(us)).await;
+                if writer.round(first, || queue.try_recv().ok()).is_break() {
+                    return;
+                }
+            }
+        });
+        Ok(LogWriter { jobs })
+    }
+
+    fn submit(&self, recs: Vec<Rec>, done: Done) -> io::Result<()> {
+        self.jobs.send(Job::Write(recs, done)).map_err(|_| stopped())
+    }
+
+    /// Ends the writer after what was submitted before, and waits for it.
+    pub async fn stop(&self) {
+        let (tx, rx) = oneshot::channel();
+        if self.jobs.send(Job::Stop(tx)).is_ok() {
+            // An error means that the writer is gone already.
+            let _ = rx.await;
+        }
+    }
+}
+
+fn stopped() -> io::Error {
+    io::Error::other("the log writer has stopped")
+}
+
+struct Writer<D: Disk> {
+    wal: Wal<D>,
+    failed: Option<(io::ErrorKind, String)>,
+    /// Dropped with the writer, after `wal`: the files are closed when the waiter learns of the end.
+    stopped: Option<oneshot::Sender<()>>,
+}
+
+impl<D: Disk> Writer<D> {
+    /// One group commit of `first` and everything that waits behind it.
+    fn round(&mut self, first: Job, mut more: impl FnMut() -> Option<Job>) -> std::ops::ControlFlow<()> {
+        let (mut recs, mut waiting, mut stop) = (Vec::new(), Vec::new(), None);
+        let mut next = Some(first);
+        while let Some(job) = next.take() {
+            match job {
+                Job::Write(r, done) => {
+                    recs.extend(r);
+                    waiting.push(done);
+                    next = more();
+                }
+                Job::Stop(tx) => stop = Some(tx),
+            }
+        }
+        let result = self.commit(&recs);
+        for done in waiting {
+            let result = match &result {
+                Ok(()) => Ok(()),
+                Err((kind, text)) => Err(io::Error::new(*kind, text.clone())),
+            };
+            match done {
+                Done::Nobody => {}
+                Done::Append(callback) => callback.io_completed(result),
+                // A dropped receiver has shut down: nobody to tell.
+                Done::Reply(tx) => drop(tx.send(result)),
+            }
+        }
+        match stop {
+            Some(tx) => {
+                self.stopped = Some(tx);
+                std::ops::ControlFlow::Break(())
+            }
+            None => std::ops::ControlFlow::Continue(()),
+        }
+    }
+
+    fn commit(&mut self, recs: &[Rec]) -> Result<(), (io::ErrorKind, String)> {
+        if self.failed.is_none()
+            && !recs.is_empty()
+            && let Err(e) = self.wal.commit(recs)
+        {
+            tracing::error!(error = %e, "write-ahead log failed; this node stops taking part until it is restarted");
+            self.failed = Some((e.kind(), format!("write-ahead log: {e}")));
+        }
+        match &self.failed {
+            None => Ok(()),
+            Some(e) => Err(e.clone()),
+        }
+    }
+}
+
+// ---- one group
+
+#[derive(Default)]
+struct Cache {
+    entries: BTreeMap<u64, Entry>,
+    purged: Option<LogId>,
+    vote: Option<Vote>,
+    committed: Option<LogId>,
+    /// Part of `committed` that is in a submitted frame.
+    committed_submitted: Option<LogId>,
+}
+
+/// Log storage of one group. Clones share the same log; consensus uses one clone as the store, others as readers.
+#[derive(Clone)]
+pub struct GroupStore {
+    group: u16,
+    cache: Arc<Mutex<Cache>>,
+    writer: LogWriter,
+}
+
+impl GroupStore {
+    /// Takes over what the write-ahead log held for this group.
+    pub fn open(group: u16, stored: &GroupLog, writer: LogWriter) -> io::Result<GroupStore> {
+        let mut cache = Cache::default();
+        for (index, body) in &stored.entries {
+            let entry: Entry = decode(body)?;
+            if entry.log_id.index + 1 != *index {
+                return Err(io::Error::new(io::ErrorKind::InvalidData, format!("group {group}: entry {} is stored at {index}", entry.log_id.index)));
+            }
+            cache.entries.insert(entry.log_id.index, entry);
+        }
+        let slot = |slot: u8| stored.meta.get(&slot);
+        cache.vote = slot(SLOT_VOTE).map(|b| decode(b)).transpose()?;
+        cache.committed = slot(SLOT_COMMITTED).map(|b| decode(b)).transpose()?;
+        cache.committed_submitted = cache.committed;
+        cache.purged = slot(SLOT_PURGED).map(|b| decode(b)).transpose()?;
+        Ok(GroupStore { group, cache: Arc::new(Mutex::new(cache)), writer })
+    }
+
+    /// Whether this node has ever taken part in the group.
+    pub fn is_used(&self) -> bool {
+        let cache = self.lock();
+        cache.vote.is_some() || cache.purged.is_some() || !cache.entries.is_empty()
+    }
+
+    // The cache is consistent after every statement, so a panic elsewhere does not spoil it.
+    fn lock(&self) -> MutexGuard<'_, Cache> {
+        self.cache.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn meta<T: serde::Serialize>(&self, slot: u8, value: &T) -> io::Result<Rec> {
+        Ok(Rec::Meta { group: self.group, slot, body: encode(value)? })
+    }
+
+    /// Adds the committed position to a frame that is written anyhow: it only shortens the wait after a restart.
+    fn with_committed(&self, cache: &mut Cache, recs: &mut Vec<Rec>) -> io::Result<()> {
+        if cache.committed != cache.committed_submitted {
+            if let Some(committed) = &cache.committed {
+                recs.push(self.meta(SLOT_COMMITTED, committed)?);
+            }
+            cache.committed_submitted = cache.committed;
+        }
+        Ok(())
+    }
+}
+
+impl RaftLogReader<TypeConfig> for GroupStore {
+    async fn try_get_log_entries<RB: RangeBounds<u64> + Clone + Debug + OptionalSend>(&mut self, range: RB) -> io::Result<Vec<Entry>> {
+        let from = match range.start_bound() {
+            Bound::Included(i) => *i,
+            Bound::Excluded(i) => *i + 1,
+            Bound::Unbounded => 0,
+        };
+        let to = match range.end_bound() {
+            Bound::Included(i) => i.saturating_add(1),
+            Bound::Excluded(i) => *i,
+            Bound::Unbounded => u64::MAX,
+        };
+        if from >= to {
+            return Ok(Vec::new());
+        }
+        Ok(self.lock().entries.range(from..to).map(|(_, e)| e.clone()).collect())
+    }
+
+    async fn read_vote(&mut self) -> io::Result<Option<Vote>> {
+        Ok(self.lock().vote)
+    }
+}
+
+impl RaftLogStorage<TypeConfig> for GroupStore {
+    type LogReader = GroupStore;
+
+    async fn get_log_state(&mut self) -> io::Result<LogState<TypeConfig>> {
+        let cache = self.lock();
+        let last = cache.entries.last_key_value().map(|(_, e)| e.log_id);
+        Ok(LogState { last_purged_log_id: cache.purged, last_log_id: last.or(cache.purged) })
+    }
+
+    async fn get_log_reader(&mut self) -> GroupStore {
+        self.clone()
+    }
+
+    /// A vote is a promise: it is durable before this returns.
+    async fn save_vote(&mut self, vote: &Vote) -> io::Result<()> {
+        let (tx, rx) = oneshot::channel();
+        {
+            let mut cache = self.lock();
+            let mut recs = vec![self.meta(SLOT_VOTE, vote)?];
+            self.with_committed(&mut cache, &mut recs)?;
+            cache.vote = Some(*vote);
+            self.writer.submit(recs, Done::Reply(tx))?;
+        }
+        rx.await.map_err(|_| stopped())?
+    }
+
+    async fn save_committed(&mut self, committed: Option<LogId>) -> io::Result<()> {
+        self.lock().committed = committed;
+        Ok(())
+    }
+
+    async fn read_committed(&mut self) -> io::Result<Option<LogId>> {
+        Ok(self.lock().committed)
+    }
+
+    async fn append<I>(&mut self, entries: I, callback: IOFlushed<TypeConfig>) -> io::Result<()>
+    where
+        I: IntoIterator<Item = Entry> + OptionalSend,
+        I::IntoIter: OptionalSend,
+    {
+        let mut cache = self.lock();
+        let mut recs = Vec::new();
+        for entry in entries {
+            // A log that begins in the middle: the write-ahead log wants to hear that the front was never there.
+            // Consensus itself begins at 0 or purges first; its conformance suite does not.
+            if cache.entries.is_empty() && cache.purged.is_none() && entry.log_id.index > 0 {
+                recs.push(Rec::Purge { group: self.group, upto: entry.log_id.index });
+            }
+            recs.push(Rec::Entry { group: self.group, index: entry.log_id.index + 1, body: encode(&entry)? });
+            cache.entries.insert(entry.log_id.index, entry);
+        }
+        self.with_committed(&mut cache, &mut recs)?;
+        // Submitted under the lock, so that the order of records is the order of changes in memory.
+        self.writer.submit(recs, Done::Append(callback))
+    }
+
+    async fn truncate_after(&mut self, last: Option<LogId>) -> io::Result<()> {
+        let mut cache = self.lock();
+        let keep = last.map_or(0, |l| l.index + 1);
+        if cache.entries.split_off(&keep).is_empty() {
+            return Ok(());
+        }
+        self.writer.submit(vec![Rec::TruncateAfter { group: self.group, after: keep }], Done::Nobody)
+    }
+
+    /// Called only after the snapshot that replaces these entries is durable.
+    async fn purge(&mut self, upto: LogId) -> io::Result<()> {
+        let mut cache = self.lock();
+        cache.entries = cache.entries.split_off(&(upto.index + 1));
+        cache.purged = cache.purged.max(Some(upto));
+        let mut recs = vec![self.meta(SLOT_PURGED, &cache.purged.unwrap_or(upto))?, Rec::Purge { group: self.group, upto: upto.index + 1 }];
+        self.with_committed(&mut cache, &mut recs)?;
+        self.writer.submit(recs, Done::Nobody)
+    }
+}

@@ -1,0 +1,216 @@
+//! All groups of one process: starts them, routes messages of peers to them, stops them.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use baton_storage::Disk;
+use baton_storage::wal::{GroupLog, Wal};
+use openraft::{BasicNode, Config, SnapshotPolicy};
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+
+use crate::api::{ForwardHandler, GroupNo, NodeId, PeerError, RaftConfig, StartError, StateMachine};
+use crate::group::GroupHandle;
+use crate::log::{GroupStore, LogWriter, has_vote};
+use crate::net::{self, Factory};
+use crate::peer::{self, Handler, Peers};
+use crate::sm::{MachineHost, SnapshotDir, SnapshotFile};
+use crate::types::Raft;
+
+struct Shared {
+    config: RaftConfig,
+    consensus: Arc<Config>,
+    writer: LogWriter,
+    snapshots: Box<dyn Fn(GroupNo) -> Arc<dyn SnapshotFile> + Send + Sync>,
+    peers: Peers,
+    forward: ForwardHandler,
+    /// Stored logs of groups that have not been started.
+    logs: Mutex<BTreeMap<GroupNo, GroupLog>>,
+    groups: Mutex<BTreeMap<GroupNo, GroupHandle>>,
+    /// One `add_group` at a time, so that none starts twice.
+    adding: tokio::sync::Mutex<()>,
+    closing: Arc<AtomicBool>,
+    listener: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// The replicated groups of this process. Clones share them.
+#[derive(Clone)]
+pub struct RaftNode {
+    shared: Arc<Shared>,
+}
+
+// Maps are consistent after every statement, so a panic elsewhere does not spoil them.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn consensus_config(c: &RaftConfig) -> Result<Config, StartError> {
+    if c.lease_age_ms >= c.election_max_ms {
+        return Err(StartError::Config("lease_age_ms must be below election_max_ms".into()));
+    }
+    if c.guard_ms != 0 && c.guard_ms < c.election_max_ms {
+        return Err(StartError::Config("guard_ms must not be below election_max_ms".into()));
+    }
+    let every = c.snapshot_every.max(10);
+    let config = Config {
+        cluster_name: "baton".into(),
+        heartbeat_interval: c.heartbeat_ms,
+        election_timeout_min: c.election_min_ms,
+        election_timeout_max: c.election_max_ms,
+        // A restarted leader has forgotten what it promised under its lease.
+        enable_leader_restore: Some(false),
+        enable_pre_vote: Some(true),
+        snapshot_policy: SnapshotPolicy::LogsSinceLast(every),
+        max_in_snapshot_log_to_keep: every / 5,
+        replication_lag_threshold: every + every / 2,
+        install_snapshot_timeout: 30_000,
+        ..Config::default()
+    };
+    config.validate().map_err(|e| StartError::Config(e.to_string()))
+}
+
+impl RaftNode {
+    /// Starts the given groups and then listens.
+    ///
+    /// If the log holds a vote, nothing is created before the guard time has passed: consensus keeps its promise to the
+    /// old leader in memory only, and a restarted node that votes at once could elect a second leader inside a lease.
+    pub async fn start<D: Disk + Clone + Sync>(
+        config: RaftConfig,
+        wal: (Wal<D>, BTreeMap<GroupNo, GroupLog>),
+        snapshots: D,
+        machines: BTreeMap<GroupNo, Box<dyn StateMachine>>,
+        peers: BTreeMap<NodeId, String>,
+        forward: ForwardHandler,
+    ) -> Result<RaftNode, StartError> {
+        let consensus = Arc::new(consensus_config(&config)?);
+        let (wal, logs) = wal;
+        if logs.values().any(has_vote) && config.guard_ms > 0 {
+            tokio::time::sleep(Duration::from_millis(config.guard_ms)).await;
+        }
+        let listener = TcpListener::bind(config.listen.as_str()).await.map_err(|e| StartError::Listen(config.listen.clone(), e))?;
+        let node = RaftNode {
+            shared: Arc::new(Shared {
+                consensus,
+                writer: LogWriter::start(wal)?,
+                snapshots: Box::new(move |group| Arc::new(SnapshotDir::new(snapshots.clone(), group))),
+                peers: Peers::new(config.node, config.secret.clone(), peers),
+                forward,
+                logs: Mutex::new(logs),
+                groups: Mutex::new(BTreeMap::new()),
+                adding: tokio::sync::Mutex::new(()),
+                closing: Arc::new(AtomicBool::new(false)),
+                listener: Mutex::new(None),
+                config,
+            }),
+        };
+        for (no, machine) in machines {
+            if let Err(e) = node.add_group(no, machine).await {
+                node.shutdown().await;
+                return Err(e);
+            }
+        }
+        node.listen(listener);
+        Ok(node)
+    }
+
+    fn listen(&self, listener: TcpListener) {
+        let shared = Arc::downgrade(&self.shared);
+        let handler: Handler = Arc::new(move |from, group, kind, body| {
+            let shared = shared.upgrade();
+            Box::pin(async move {
+                let Some(shared) = shared else { return net::refuse("stopped") };
+                if kind == net::FORWARD {
+                    return (shared.forward)(from, body).await;
+                }
+                let raft = lock(&shared.groups).get(&group).map(|g| g.raft().clone());
+                match raft {
+                    Some(raft) => net::handle(&raft, kind, &body).await,
+                    None => net::refuse("no such group here"),
+                }
+            })
+        });
+        let s = &self.shared;
+        let task = tokio::spawn(peer::serve(listener, s.config.node, s.config.secret.clone(), handler, s.closing.clone()));
+        *lock(&s.listener) = Some(task);
+    }
+
+    /// Starts one more group, with its log and snapshot if this node has them. Does nothing if it runs.
+    pub async fn add_group(&self, no: GroupNo, machine: Box<dyn StateMachine>) -> Result<(), StartError> {
+        let s = &self.shared;
+        let _adding = s.adding.lock().await;
+        if s.closing.load(Ordering::SeqCst) {
+            return Err(StartError::Group { group: no, reason: "this node is stopping".into() });
+        }
+        if lock(&s.groups).contains_key(&no) {
+            return Ok(());
+        }
+        let file = (s.snapshots)(no);
+        let host = MachineHost::open(no, machine, file)?;
+        let log = lock(&s.logs).get(&no).cloned().unwrap_or_default();
+        let store = GroupStore::open(no, &log, s.writer.clone())?;
+        let network = Factory { peers: s.peers.clone(), group: no };
+        let raft = Raft::new(s.config.node, s.consensus.clone(), network, store.clone(), host)
+            .await
+            .map_err(|e| StartError::Group { group: no, reason: e.to_string() })?;
+        let handle = GroupHandle::new(no, s.config.node, raft, store, Duration::from_millis(s.config.lease_age_ms));
+        lock(&s.logs).remove(&no);
+        lock(&s.groups).insert(no, handle);
+        Ok(())
+    }
+
+    /// Gives a new group its first voters. Call it on one node; it is well if that was done before.
+    pub async fn initialize(&self, no: GroupNo, voters: BTreeMap<NodeId, String>) -> Result<(), String> {
+        let group = self.group(no).ok_or_else(|| format!("group {no} is not running here"))?;
+        if group.is_used() {
+            return Ok(());
+        }
+        let voters: BTreeMap<NodeId, BasicNode> = voters.into_iter().map(|(id, address)| (id, BasicNode::new(address))).collect();
+        match group.raft().initialize(voters).await {
+            Ok(()) => Ok(()),
+            // Somebody was faster: a peer's vote or log has arrived.
+            Err(_) if group.is_used() => Ok(()),
+            Err(e) => Err(e.to_string()),
+        }
+    }
+
+    /// Whether this node has ever taken part in the group, running or not.
+    pub fn is_initialized(&self, no: GroupNo) -> bool {
+        if let Some(group) = lock(&self.shared.groups).get(&no) {
+            return group.is_used();
+        }
+        lock(&self.shared.logs).get(&no).is_some_and(|log| has_vote(log) || log.last > 0)
+    }
+
+    pub fn group(&self, no: GroupNo) -> Option<GroupHandle> {
+        lock(&self.shared.groups).get(&no).cloned()
+    }
+
+    /// Sends opaque bytes to the handler of another node, once, and returns its answer.
+    pub async fn call(&self, to: NodeId, body: Vec<u8>, timeout: Duration) -> Result<Vec<u8>, PeerError> {
+        if to == self.shared.config.node {
+            let answer = (self.shared.forward)(to, body);
+            return tokio::time::timeout(timeout, answer).await.map_err(|_| PeerError::Unknown("no reply in time".into()));
+        }
+        self.shared.peers.call(to, 0, net::FORWARD, body, false, timeout).await
+    }
+
+    /// Stops listening, all groups and the log writer. When it returns, the disks may be opened again.
+    pub async fn shutdown(&self) {
+        let s = &self.shared;
+        s.closing.store(true, Ordering::SeqCst);
+        if let Some(listener) = lock(&s.listener).take() {
+            listener.abort();
+        }
+        let _adding = s.adding.lock().await;
+        let groups = std::mem::take(&mut *lock(&s.groups));
+        for (no, group) in groups {
+            if let Err(e) = group.raft().shutdown().await {
+                tracing::warn!(group = no, error = %e, "group did not stop cleanly");
+            }
+        }
+        s.peers.close();
+        s.writer.stop().await;
+    }
+}

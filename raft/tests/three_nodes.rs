@@ -1,0 +1,270 @@
+//! Three nodes in one process over loopback, on simulated disks.
+#![cfg(not(madsim))]
+
+mod common;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use baton_raft::{GroupHandle, PeerError, RaftConfig, RaftNode};
+use baton_storage::SimDisk;
+use common::Machine;
+
+struct Cluster {
+    addresses: BTreeMap<u64, String>,
+    disks: BTreeMap<u64, (SimDisk, SimDisk)>,
+    nodes: BTreeMap<u64, (RaftNode, [Machine; 2])>,
+}
+
+impl Cluster {
+    fn new() -> Cluster {
+        // All bound at once, so that the ports differ.
+        let sockets: Vec<_> = (1..=3).map(|_| std::net::TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+        let addresses = (1..=3).zip(&sockets).map(|(id, s)| (id, s.local_addr().unwrap().to_string())).collect();
+        let disks = (1..=3).map(|id| (id, (SimDisk::new(), SimDisk::new()))).collect();
+        Cluster { addresses, disks, nodes: BTreeMap::new() }
+    }
+
+    fn config(&self, id: u64) -> RaftConfig {
+        // Slower than in production: the machine that runs the tests may be loaded.
+        RaftConfig {
+            node: id,
+            listen: self.addresses[&id].clone(),
+            secret: b"test secret".to_vec(),
+            election_min_ms: 500,
+            election_max_ms: 1000,
+            lease_age_ms: 800,
+            guard_ms: 1100,
+            snapshot_every: 20,
+            ..RaftConfig::default()
+        }
+    }
+
+    async fn start(&mut self, id: u64) {
+        let machines = [Machine::default(), Machine::default()];
+        let (wal, snapshots) = &self.disks[&id];
+        let node = common::start(self.config(id), wal.mount(), snapshots.mount(), &self.addresses, machines.clone()).await;
+        self.nodes.insert(id, (node, machines));
+    }
+
+    async fn stop(&mut self, id: u64) {
+        let (node, _) = self.nodes.remove(&id).unwrap();
+        node.shutdown().await;
+    }
+
+    fn group(&self, id: u64, no: u16) -> GroupHandle {
+        self.nodes[&id].0.group(no).unwrap()
+    }
+
+    /// The node that leads the group and has proven it.
+    async fn leader(&self, no: u16) -> u64 {
+        let start = Instant::now();
+        loop {
+            for id in self.nodes.keys() {
+                if self.group(*id, no).status().is_leader && self.group(*id, no).barrier().await.is_ok() {
+                    return *id;
+                }
+            }
+            assert!(start.elapsed() < Duration::from_secs(20), "no leader of group {no}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Proposes `n` payloads, each until it is accepted.
+    async fn write(&self, no: u16, from: u64, n: u64) {
+        for i in from..from + n {
+            let payload = format!("g{no} {i}").into_bytes();
+            loop {
+                let leader = self.leader(no).await;
+                match self.group(leader, no).propose(payload.clone()).await {
+                    Ok((index, reply)) => {
+                        assert!(index > 0);
+                        assert_eq!(reply, [b"did ", &payload[..]].concat());
+                        break;
+                    }
+                    Err(e) => println!("retry {i}: {e}"),
+                }
+            }
+        }
+    }
+
+    /// Waits until all running nodes have applied the same, and returns the distinct payloads in order.
+    async fn agreed(&self, no: u16) -> Vec<Vec<u8>> {
+        let start = Instant::now();
+        loop {
+            let states: Vec<_> = self.nodes.values().map(|(_, m)| m[no as usize].state.lock().unwrap().clone()).collect();
+            if states.iter().all(|s| s.index == states[0].index && s.index > 0) {
+                assert!(states.iter().all(|s| s.chain == states[0].chain && s.payloads == states[0].payloads), "replicas differ");
+                let mut payloads = states[0].payloads.clone();
+                payloads.dedup();
+                return payloads;
+            }
+            assert!(start.elapsed() < Duration::from_secs(20), "replicas did not meet: {:?}", states.iter().map(|s| s.index).collect::<Vec<_>>());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+fn expected(no: u16, n: u64) -> Vec<Vec<u8>> {
+    (0..n).map(|i| format!("g{no} {i}").into_bytes()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn replicates_survives_leader_loss_and_restarts() {
+    let mut c = Cluster::new();
+    for id in 1..=3 {
+        c.start(id).await;
+    }
+    assert!(!c.nodes[&1].0.is_initialized(0));
+    for no in 0..2 {
+        c.nodes[&1].0.initialize(no, c.addresses.clone()).await.unwrap();
+        c.nodes[&1].0.initialize(no, c.addresses.clone()).await.unwrap();
+    }
+    assert!(c.nodes[&1].0.is_initialized(0));
+    c.write(0, 0, 3).await;
+    c.write(1, 0, 50).await;
+    assert_eq!(c.agreed(0).await, expected(0, 3));
+    assert_eq!(c.agreed(1).await, expected(1, 50));
+
+    // Lease: the leader has it, in its term; the others name the leader.
+    let leader = c.leader(1).await;
+    let status = c.group(leader, 1).status();
+    assert_eq!(status.voters, [1, 2, 3]);
+    assert_eq!(c.group(leader, 1).lease().await.unwrap(), status.term);
+    let follower = leader % 3 + 1;
+    assert_eq!(c.group(follower, 1).lease().await.unwrap_err().leader, Some(leader));
+    assert_eq!(c.group(follower, 1).propose(b"x".to_vec()).await.unwrap_err().leader, Some(leader));
+
+    // Opaque calls, to another node and to itself.
+    let node = c.nodes[&leader].0.clone();
+    let answer = node.call(follower, b"hello".to_vec(), Duration::from_secs(5)).await.unwrap();
+    assert_eq!(answer, format!("{leader} to {follower}: hello").into_bytes());
+    assert!(node.call(leader, b"hello".to_vec(), Duration::from_secs(5)).await.is_ok());
+    assert!(matches!(node.call(9, Vec::new(), Duration::from_secs(5)).await, Err(PeerError::NotSent(_))));
+    drop(node);
+
+    // Without the leader the others go on.
+    let watch = c.group(follower, 1);
+    c.stop(leader).await;
+    tokio::time::timeout(Duration::from_secs(20), watch.changed()).await.expect("no change seen");
+    c.write(1, 50, 50).await;
+    assert_ne!(c.leader(1).await, leader);
+
+    // The old one comes back from its disk and catches up, by snapshot if the log is gone.
+    c.start(leader).await;
+    assert_eq!(c.agreed(1).await, expected(1, 100));
+
+    // All stop; the state is in snapshots and logs.
+    for id in 1..=3 {
+        c.stop(id).await;
+    }
+    for id in 1..=3 {
+        c.start(id).await;
+    }
+    c.write(1, 100, 1).await;
+    assert_eq!(c.agreed(1).await, expected(1, 101));
+    assert_eq!(c.agreed(0).await, expected(0, 3));
+    for (_, machines) in c.nodes.values() {
+        assert_eq!(machines[1].state.lock().unwrap().restored, 1, "the snapshot was not used");
+    }
+    for id in 1..=3 {
+        c.stop(id).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn leadership_moves_on_request() {
+    let mut c = Cluster::new();
+    for id in 1..=3 {
+        c.start(id).await;
+    }
+    c.nodes[&1].0.initialize(1, c.addresses.clone()).await.unwrap();
+    c.write(1, 0, 5).await;
+    let old = c.leader(1).await;
+    let new = old % 3 + 1;
+    assert_eq!(c.agreed(1).await.len(), 5);
+    c.group(old, 1).transfer(new).await.unwrap();
+    let start = Instant::now();
+    while c.leader(1).await != new {
+        assert!(start.elapsed() < Duration::from_secs(20), "leadership did not move");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(c.group(old, 1).lease().await.is_err());
+    for id in 1..=3 {
+        c.stop(id).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stranger_is_refused() {
+    let mut c = Cluster::new();
+    c.start(1).await;
+    let config = RaftConfig { secret: b"another secret".to_vec(), ..c.config(2) };
+    let stranger = common::start(config, SimDisk::new(), SimDisk::new(), &c.addresses, [Machine::default(), Machine::default()]).await;
+    let answer = stranger.call(1, b"hello".to_vec(), Duration::from_secs(5)).await;
+    assert!(matches!(answer, Err(PeerError::NotSent(_))), "{answer:?}");
+    let answer = c.nodes[&1].0.call(2, b"hello".to_vec(), Duration::from_secs(5)).await;
+    assert!(matches!(answer, Err(PeerError::NotSent(_))), "{answer:?}");
+    stranger.shutdown().await;
+    c.stop(1).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_whose_disk_fails_stops_and_the_others_go_on() {
+    let mut c = Cluster::new();
+    for id in 1..=3 {
+        c.start(id).await;
+    }
+    for no in 0..2 {
+        c.nodes[&1].0.initialize(no, c.addresses.clone()).await.unwrap();
+        c.write(no, 0, 5).await;
+    }
+    let leader = c.leader(1).await;
+    let group = c.group(leader, 1);
+    c.disks[&leader].0.fail_syncs(1);
+    let refused = group.propose(b"lost?".to_vec()).await.unwrap_err();
+    assert!(refused.outcome_unknown, "{refused}");
+    // Not only the group that met the fault: none of them may write to this log again.
+    let start = Instant::now();
+    while (0..2).any(|no| c.group(leader, no).status().failed.is_none()) {
+        assert!(start.elapsed() < Duration::from_secs(20), "still running: {:?} {:?}", c.group(leader, 0).status(), group.status());
+        // Gives an idle group a reason to write.
+        let _ = c.group(leader, 0).propose(b"x".to_vec()).await;
+        let _ = c.nodes[&(leader % 3 + 1)].0.group(0).unwrap().propose(b"x".to_vec()).await;
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(!group.status().is_leader);
+    assert!(group.lease().await.is_err());
+    c.stop(leader).await;
+    c.write(1, 5, 5).await;
+    let mut payloads = c.agreed(1).await;
+    payloads.retain(|p| p != b"lost?");
+    assert_eq!(payloads, expected(1, 10));
+    for id in c.nodes.keys().copied().collect::<Vec<_>>() {
+        c.stop(id).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn voters_are_added_and_removed() {
+    let mut c = Cluster::new();
+    for id in 1..=3 {
+        c.start(id).await;
+    }
+    c.nodes[&1].0.initialize(1, BTreeMap::from([(1, c.addresses[&1].clone())])).await.unwrap();
+    c.write(1, 0, 60).await;
+    let group = c.group(1, 1);
+    for id in 2..=3 {
+        group.add_learner(id, c.addresses[&id].clone()).await.unwrap();
+    }
+    group.set_voters(BTreeSet::from([1, 2, 3])).await.unwrap();
+    assert_eq!(group.status().voters, [1, 2, 3]);
+    assert_eq!(c.agreed(1).await, expected(1, 60));
+    c.group(1, 1).set_voters(BTreeSet::from([2, 3])).await.unwrap();
+    c.stop(1).await;
+    c.write(1, 60, 5).await;
+    assert_eq!(c.agreed(1).await, expected(1, 65));
+    for id in 2..=3 {
+        c.stop(id).await;
+    }
+}

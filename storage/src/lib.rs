@@ -1,0 +1,11 @@
+//! What a node keeps on disk: the Raft log (`wal`) over a synchronous `Disk`, and the materialised state over a key-value trait (`kv`).
+//! A simulated twin of each. Bytes and indexes only; nothing here knows what a group of members is.
+
+mod disk;
+mod kv;
+mod sim;
+pub mod wal;
+
+pub use disk::{Disk, DiskFile, RealDisk, RealFile};
+pub use kv::{Kv, KvOp, SimKv, SledKv};
+pub use sim::{Crash, SimDisk, SimFile};
