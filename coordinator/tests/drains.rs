@@ -1,0 +1,65 @@
+//! Several commands in one drain. Each of these was found by the core simulation.
+mod common;
+use baton_coordinator::{command::*, shard::*};
+use common::*;
+
+fn ask_of(w: &mut World, ticket: u64, group: &str, h: Heartbeat) { w.shard.handle(Ticket(ticket), Request { group: group.into(), command: Command::Heartbeat(h), budget_ms: None }, w.now) }
+
+/// Batches of one drain draw from one counter, in any order of groups: neither quarantines the other.
+#[test]
+fn two_groups_in_one_drain_do_not_quarantine_each_other() {
+    let mut w = World::new(&[("t", 4)]);
+    ask_of(&mut w, 901, "zeta", Model::new("a", &["t"]).join_request());
+    ask_of(&mut w, 902, "alpha", Model::new("b", &["t"]).join_request());
+    ask_of(&mut w, 903, "zeta", Model::new("c", &["t"]).join_request());
+    w.run();
+    for t in [901, 902, 903] {
+        assert!(matches!(w.answer(Ticket(t)), Some(Ok(Response::Heartbeat(_)))));
+    }
+    assert_eq!(w.log.len(), 1, "one entry for the drain");
+    assert!(w.shard.state().groups.values().all(|g| g.quarantined.is_none()));
+}
+
+/// A steady heartbeat that is answered together with a batch of its group re-arms its session like any other.
+#[test]
+fn a_heartbeat_in_the_drain_of_a_batch_rearms_its_session() {
+    let mut w = World::new(&[("t", 4)]);
+    let mut a = Model::new("a", &["t"]);
+    w.join(&mut a);
+    w.pass(10_000);
+    ask_of(&mut w, 901, "g", Model::new("b", &[]).join_request());
+    ask_of(&mut w, 902, "g", a.steady_request());
+    w.run();
+    w.pass(14_900);
+    assert!(w.group().members.contains_key(&a.id), "15 s since its last heartbeat have not passed");
+}
+
+/// The operator's word is about earlier processes: a retry of the join does not free what this very process may use.
+#[test]
+fn predecessor_dead_does_not_free_the_holds_of_the_same_process() {
+    let mut w = World::new(&[("t", 4)]);
+    let mut a = Model::new("a", &["t"]);
+    let mut join = a.join_request();
+    join.predecessor_dead = true;
+    let v = w.beat(join.clone()).expect("accepted");
+    a.take(&v);
+    assert_eq!(w.ask(Command::RemoveMember { member: a.id.clone() }), Ok(Response::Removed));
+    w.beat(join).expect("the retry joins again");
+    assert_eq!(w.group().holds.len(), 4);
+    assert!(w.member("a").assigned.is_empty());
+}
+
+/// A heartbeat that waited through a lapse of the leader does not shorten the full session that the lapse gave.
+#[test]
+fn a_heartbeat_from_before_a_lapse_does_not_undo_the_rearming() {
+    let mut w = World::new(&[("t", 4)]);
+    let mut a = Model::new("a", &["t"]);
+    w.join(&mut a);
+    w.pass(5_000);
+    ask_of(&mut w, 901, "g", a.steady_request());
+    w.now.mono_ms += 8_000;
+    w.shard.lead(1, 1, w.now);
+    w.run();
+    w.pass(14_999);
+    assert!(w.group().members.contains_key(&a.id));
+}
