@@ -222,7 +222,12 @@ pub struct ClusterView {
     pub cluster_id: Option<String>,
     /// The node that answers.
     pub node_id: u64,
+    /// Of topics and settings, as applied on this node.
+    pub meta_revision: u64,
     pub nodes: Vec<NodeView>,
+    /// The Raft group that keeps topics and settings; its `shard` means nothing.
+    pub meta: ShardView,
+    /// In the order of their numbers.
     pub shards: Vec<ShardView>,
 }
 
@@ -232,9 +237,13 @@ pub struct NodeView {
     pub node_id: u64,
     /// `host:port`; null while it is not known here.
     pub http: Option<String>,
+    pub peer: String,
+    /// It answered this node lately.
+    pub alive: bool,
+    pub draining: bool,
 }
 
-/// One Raft group of the cluster. Number 0 keeps topics and settings; consumer groups live in 1 and above.
+/// One Raft group of the cluster.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ShardView {
     pub shard: u16,
@@ -243,5 +252,11 @@ pub struct ShardView {
     pub term: u64,
     /// The last log index applied on the answering node.
     pub applied: u64,
+    /// The last log index on the answering node.
+    pub last_log: u64,
     pub voters: Vec<u64>,
+    /// The answering node leads it and answers for it.
+    pub serving: bool,
+    /// Why the answering node has stopped applying; null: it has not.
+    pub stopped: Option<String>,
 }

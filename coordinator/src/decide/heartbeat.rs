@@ -65,6 +65,11 @@ fn join(draft: &mut Draft, group: &GroupId, h: &Heartbeat) -> Result<Vec<Partiti
         if g.members.len() >= limits.members_max {
             return Err(GroupError::LimitReached { limit: "members of the group".into(), max: limits.members_max as u64 });
         }
+        // A removed member is refused until it acknowledges what it was granted: a retry of its join does not know of that (`safety.md` 12).
+        let unacknowledged = g.holds_of(&h.member, h.incarnation).filter(|(_, x)| x.granted_at > h.assignment_revision);
+        if let Some(remaining_ms) = unacknowledged.map(|(p, _)| (draft.context.hold_remaining)(p)).max() {
+            return Err(GroupError::FencedRemoved { remaining_ms });
+        }
         // A removed member that rejoins says that it has stopped what it names; `predecessor_dead` says it for every earlier process.
         let freed: Vec<(Partition, FencingToken)> = g
             .holds.iter()

@@ -1,0 +1,126 @@
+//! Accepts connections and speaks HTTP/1 on them. Our own loop, because it must run over the simulated network too.
+//! Never waits for one connection on behalf of another. The caller owns the listener's address and says when to stop.
+
+use axum::Router;
+use baton_wire::{PROBLEM_JSON, Problem, code};
+use hyper_util::{rt::TokioIo, service::TowerToHyperService};
+use std::{future::Future, pin::pin, sync::Arc, time::Duration};
+use tokio::{
+    io::AsyncWriteExt,
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+};
+
+/// Connections open at one time.
+pub const CONNECTIONS_MAX: usize = 10_000;
+/// How long requests under way may take once the server stops.
+const GRACE: Duration = Duration::from_secs(5);
+/// What hyper buffers of a request's head. Above `HEADERS_MAX`, so that we answer, not hyper, unless it is far beyond.
+const HEAD_BUFFER: usize = 64 << 10;
+
+/// Serves until `shutdown` resolves, then lets requests under way end (at most 5 s) and closes every connection.
+pub async fn serve(listener: TcpListener, router: Router, shutdown: impl Future<Output = ()>) { serve_limited(listener, router, shutdown, CONNECTIONS_MAX).await }
+
+/// As `serve`, with another limit of connections.
+pub async fn serve_limited(listener: TcpListener, router: Router, shutdown: impl Future<Output = ()>, connections_max: usize) {
+    let slots = Arc::new(Semaphore::new(connections_max));
+    let stop = Stop::new();
+    let mut shutdown = pin!(shutdown);
+    loop {
+        let accepted = tokio::select! { biased;
+            () = &mut shutdown => break,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, _)) => match slots.clone().try_acquire_owned() {
+                Ok(slot) => {
+                    let (router, stop) = (router.clone(), stop.clone());
+                    tokio::spawn(async move {
+                        connection(stream, router, stop).await;
+                        drop(slot);
+                    });
+                }
+                Err(_) => { tokio::spawn(turn_away(stream, connections_max)); }
+            },
+            // Out of file handles, or the peer was gone already. The pause keeps the first from spinning.
+            Err(e) => {
+                tracing::warn!(error = %e, "accept failed");
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
+    }
+    drop(listener);
+    stop.gently.close();
+    let all = u32::try_from(connections_max).unwrap_or(u32::MAX);
+    if tokio::time::timeout(GRACE, slots.acquire_many(all)).await.is_err() {
+        stop.now.close();
+        let _ = tokio::time::timeout(Duration::from_secs(1), slots.acquire_many(all)).await;
+    }
+}
+
+/// Two signals, each sent by closing a semaphore that never has a permit: whoever asks later still sees it.
+#[derive(Clone)]
+struct Stop { gently: Arc<Semaphore>, now: Arc<Semaphore> }
+impl Stop {
+    fn new() -> Stop { Stop { gently: Arc::new(Semaphore::new(0)), now: Arc::new(Semaphore::new(0)) } }
+}
+
+async fn connection(stream: TcpStream, router: Router, stop: Stop) {
+    let _ = stream.set_nodelay(true);
+    let mut http = hyper::server::conn::http1::Builder::new();
+    http.max_buf_size(HEAD_BUFFER);
+    #[cfg(not(madsim))]
+    http.timer(timer::TokioTimer).header_read_timeout(timer::HEAD_WITHIN);
+    let mut conn = pin!(http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router)));
+    tokio::select! { biased;
+        _ = stop.gently.acquire() => {}
+        // Its errors are the peer's: it went away or did not speak HTTP.
+        _ = conn.as_mut() => return,
+    }
+    conn.as_mut().graceful_shutdown();
+    tokio::select! { biased;
+        _ = stop.now.acquire() => {}
+        _ = conn.as_mut() => {}
+    }
+}
+
+/// Says why before it closes, so that a client can tell it from a crash.
+async fn turn_away(mut stream: TcpStream, connections_max: usize) {
+    let problem = Problem::new(code::TOO_MANY_CONNECTIONS, format!("{connections_max} connections are open")).at_limit("connections").after(1_000);
+    let body = serde_json::to_string(&problem).unwrap_or_default();
+    let head = format!("HTTP/1.1 503 Service Unavailable\r\ncontent-type: {PROBLEM_JSON}\r\ncontent-length: {}\r\nretry-after: 1\r\nconnection: close\r\n\r\n", body.len());
+    let write = async {
+        stream.write_all(format!("{head}{body}").as_bytes()).await?;
+        stream.flush().await?;
+        stream.shutdown().await
+    };
+    let _ = tokio::time::timeout(Duration::from_secs(1), write).await;
+}
+
+/// hyper's timer over tokio. Not in the simulation: there nobody is slow on purpose.
+#[cfg(not(madsim))]
+mod timer {
+    use hyper::rt::Sleep;
+    use std::{
+        future::Future,
+        pin::Pin,
+        task::{Context, Poll},
+        time::{Duration, Instant},
+    };
+
+    /// How long a head may take, and a kept connection may be idle. Above the longest heartbeat interval.
+    pub const HEAD_WITHIN: Duration = Duration::from_secs(75);
+
+    #[derive(Clone, Copy)]
+    pub struct TokioTimer;
+    struct Wait(Pin<Box<tokio::time::Sleep>>);
+    impl Future for Wait {
+        type Output = ();
+        fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> { self.0.as_mut().poll(cx) }
+    }
+    impl Sleep for Wait {}
+    impl hyper::rt::Timer for TokioTimer {
+        fn sleep(&self, duration: Duration) -> Pin<Box<dyn Sleep>> { Box::pin(Wait(Box::pin(tokio::time::sleep(duration)))) }
+        fn sleep_until(&self, deadline: Instant) -> Pin<Box<dyn Sleep>> { Box::pin(Wait(Box::pin(tokio::time::sleep_until(deadline.into())))) }
+    }
+}

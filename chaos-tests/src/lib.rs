@@ -1,0 +1,5 @@
+//! Evidence that a partition never has two owners. `core_sim` is the simulation of the protocol core (a crate of its own, so that it compiles in
+//! seconds); `belief` judges what real worker processes believed. Never part of the product.
+
+pub mod belief;
+pub use baton_core_sim as core_sim;

@@ -1,0 +1,132 @@
+//! Real nodes, real workers, real kills, on one machine. Three `baton serve` processes on loopback, more than thirty members of the client library
+//! in a dozen processes, a sink that checks fencing tokens. Workers write down what they believe; the test judges it afterwards.
+//! Linux only; takes about 80 s. `BATON_KEEP=1` leaves logs and records behind.
+
+mod processes_world;
+
+use baton_chaos_tests::belief::{self, End, Record};
+use processes_world::*;
+use std::{collections::BTreeMap, sync::Mutex, time::Duration};
+
+/// Two runs at a time would only measure each other.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+const PARTITIONS: usize = 200;
+/// The session that the group gets, and what a hand-over after a death may take on top of it on a busy machine.
+const SESSION: Duration = Duration::from_secs(6);
+
+#[test]
+fn sixty_seconds_of_kills() {
+    let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(|e| e.into_inner());
+    let mut w = World::start("kills", PARTITIONS, SESSION);
+    for i in 0..4 { w.worker(&format!("many{i}"), &["--members", "7"]); }
+    for i in 0..6 { w.worker(&format!("one{i}"), &["--members", "1"]); }
+    // Its writes are always half sent when it is stopped.
+    w.worker("paused", &["--members", "2", "--slow-write-ms", "20"]);
+    w.all_owned(Duration::from_secs(30), "36 members are in");
+    w.mark_start();
+
+    w.at(3, "one worker is killed, two join");
+    w.kill_worker("one0");
+    w.worker("one6", &["--members", "1"]);
+    w.worker("one7", &["--members", "1"]);
+    w.at(6, "a worker is stopped in mid-write, for longer than its lease");
+    w.signal_worker("paused", libc::SIGSTOP);
+    w.at(9, "seven members leave");
+    w.stop_worker("many0");
+    w.at(11, "seven members are killed, seven join");
+    w.kill_worker("many1");
+    w.worker("many4", &["--members", "7"]);
+    w.at(18, "the stopped worker goes on");
+    w.signal_worker("paused", libc::SIGCONT);
+
+    let leader = w.leader();
+    w.at(23, &format!("node {leader}, the leader, is killed"));
+    let failover = w.kill_node(leader);
+    w.at(27, "and started again");
+    w.start_node(leader);
+    w.ready(leader, Duration::from_secs(20));
+    let leader = w.leader();
+    let follower = leader % 3 + 1;
+    w.at(33, &format!("node {follower}, a follower, is stopped for 3 s"));
+    w.signal_node(follower, libc::SIGSTOP);
+    w.at(36, "and goes on");
+    w.signal_node(follower, libc::SIGCONT);
+
+    w.at(40, "all three nodes are killed at once, and started");
+    let mut outage = 0;
+    for n in 1..=3 { outage = w.kill_node(n); }
+    for n in 1..=3 { w.start_node(n); }
+    for n in 1..=3 { w.ready(n, Duration::from_secs(20)); }
+    w.at(48, "workers come and go");
+    w.stop_worker("one1");
+    w.worker("one8", &["--members", "1"]);
+    w.kill_worker("one2");
+    w.at(60, "the end");
+    w.all_owned(SESSION * 3, "every partition has an owner");
+    w.no_node_died();
+    w.stop_workers();
+
+    let committed = w.committed();
+    let (beliefs, mut wrong) = belief::beliefs(&w.processes());
+    wrong.extend(belief::judge(&beliefs));
+    let sink = w.sink();
+    let (mut lost, mut acked, mut answers, mut acks) = (Vec::new(), BTreeMap::new(), 0u64, Vec::new());
+    for r in w.processes().iter().flat_map(|p| &p.records) {
+        match r {
+            Record::Acked { at, partition, offset, .. } => {
+                acks.push(*at);
+                let a = acked.entry(partition.clone()).or_insert(0);
+                *a = (*offset).max(*a);
+            }
+            Record::Lease { .. } => answers += 1,
+            _ => {}
+        }
+    }
+    for (partition, offset) in &acked {
+        if committed.get(partition).is_none_or(|c| c < offset) { lost.push(format!("{partition}: acknowledged {offset}, committed {:?}", committed.get(partition))); }
+    }
+    acks.sort_unstable();
+    let gap = |from: u64| acks.windows(2).filter(|p| p[1] > from && p[0] < from + 10_000_000_000).map(|p| p[1] - p[0]).max().unwrap_or(0) / 1_000_000;
+    let (handed, taken) = belief::gaps(&beliefs);
+    let count = |end: End| beliefs.iter().filter(|b| b.end == end).count();
+    println!("beliefs {}: stopped {}, lapsed {}, killed {}", beliefs.len(), count(End::Stopped), count(End::Lapsed), count(End::Killed));
+    println!("hand-over, stop to next grant: {}", spread(&handed));
+    println!("after a death or a lapse: {}", spread(&taken));
+    println!("longest time without any acknowledged commit after the leader's kill: {} ms; after all three: {} ms", gap(failover), gap(outage));
+    println!("sink: {} writes taken, {} registrations, {} stale refused; answered heartbeats seen {answers}, commits {}", sink.writes, sink.registered, sink.refused, acks.len());
+
+    for v in wrong.iter().take(20) { println!("VIOLATION {v}"); }
+    for v in sink.wrong.iter().chain(&lost).take(20) { println!("VIOLATION {v}"); }
+    assert!(wrong.is_empty() && sink.wrong.is_empty() && lost.is_empty(), "{} beliefs, {} at the sink, {} offsets", wrong.len(), sink.wrong.len(), lost.len());
+    assert!(beliefs.len() > PARTITIONS && acked.len() >= PARTITIONS / 2 && count(End::Killed) > 0, "the run did too little to say anything");
+    assert!(sink.refused > 0, "the stopped worker's half-sent write never reached the sink late: the run did not test fencing");
+    w.fine();
+}
+
+/// The canary: a worker that works on without asking its guard must be seen by the judge and be fenced by the sink.
+#[test]
+fn a_worker_without_a_guard_is_found_out() {
+    let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(|e| e.into_inner());
+    let mut w = World::start("canary", 20, Duration::from_secs(3));
+    w.worker("paused", &["--members", "1", "--no-guard"]);
+    w.worker("other", &["--members", "1"]);
+    w.all_owned(Duration::from_secs(20), "both are in");
+    w.mark_start();
+    w.at(2, "the worker without a guard is stopped");
+    w.signal_worker("paused", libc::SIGSTOP);
+    w.at(9, "and goes on");
+    w.signal_worker("paused", libc::SIGCONT);
+    w.at(11, "the end");
+    w.stop_workers();
+    let (beliefs, mut wrong) = belief::beliefs(&w.processes());
+    wrong.extend(belief::judge(&beliefs));
+    println!("found {}, refused by the sink {}", wrong.len(), w.sink().refused);
+    assert!(wrong.iter().any(|v| matches!(v, belief::Violation::TwoOwners { first, .. } if first.end == End::UsedAfter)), "the judge is blind: {wrong:?}");
+    assert!(w.sink().refused > 0, "the sink took a stale token");
+    w.fine();
+}
+
+fn spread(sorted_ns: &[u64]) -> String {
+    let at = |q: usize| sorted_ns.get((sorted_ns.len() * q / 100).min(sorted_ns.len().saturating_sub(1))).map_or(0, |n| n / 1_000_000);
+    format!("{} times, median {} ms, 99th percentile {} ms, longest {} ms", sorted_ns.len(), at(50), at(99), at(100))
+}

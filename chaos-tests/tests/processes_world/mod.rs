@@ -1,0 +1,275 @@
+//! The processes of the real-process run: nodes, workers and the sink. Everything it starts dies with the test's thread.
+
+pub mod http;
+
+use baton_chaos_tests::belief::{Process, Record};
+use http::{boottime_ns, call};
+use serde_json::Value;
+use std::{
+    collections::BTreeMap,
+    fs::{self, OpenOptions},
+    io::{BufRead, BufReader, Write},
+    net::{TcpListener, TcpStream},
+    os::unix::process::CommandExt,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+pub const GROUP: &str = "crew";
+pub const TOPIC: &str = "work";
+const SLOW: Duration = Duration::from_secs(3);
+
+pub struct World {
+    dir: PathBuf,
+    baton: PathBuf,
+    http: Vec<String>,
+    peers: Vec<String>,
+    nodes: Vec<Option<Child>>,
+    workers: BTreeMap<String, Worker>,
+    sink: Arc<Mutex<Sink>>,
+    sink_address: String,
+    partitions: usize,
+    start: Instant,
+    keep: bool,
+}
+struct Worker { child: Option<Child>, file: PathBuf, killed_at: Option<u64> }
+
+/// What the sink has seen. It takes a write only under the token that was registered last, and a token only if it is greater.
+#[derive(Clone, Default)]
+pub struct Sink { pub writes: u64, pub registered: u64, pub refused: u64, pub wrong: Vec<String>, held: BTreeMap<String, (u64, String)>, count: BTreeMap<String, u64> }
+
+impl World {
+    /// Three nodes that serve, a topic, a group with its session, a sink. No worker yet.
+    pub fn start(name: &str, partitions: usize, session: Duration) -> World {
+        let dir = std::env::temp_dir().join(format!("baton-processes-{name}-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&dir);
+        fs::create_dir_all(&dir).expect("temporary folder");
+        let ports = free_ports(6);
+        let http = ports[..3].iter().map(|p| format!("127.0.0.1:{p}")).collect();
+        let peers = ports[3..].iter().map(|p| format!("127.0.0.1:{p}")).collect();
+        let sink = Arc::new(Mutex::new(Sink::default()));
+        let listener = TcpListener::bind("127.0.0.1:0").expect("sink");
+        let sink_address = listener.local_addr().expect("sink address").to_string();
+        let shared = sink.clone();
+        std::thread::spawn(move || for s in listener.incoming().flatten() {
+            let sink = shared.clone();
+            std::thread::spawn(move || Sink::serve(&sink, s));
+        });
+        let mut w = World { dir, baton: baton(), http, peers, nodes: vec![None, None, None], workers: BTreeMap::new(), sink, sink_address, partitions, start: Instant::now(), keep: true };
+        for n in 1..=3 { w.start_node(n); }
+        for n in 1..=3 { w.ready(n, Duration::from_secs(30)); }
+        w.ask("PUT", &format!("/v1/topics/{TOPIC}"), &format!("{{\"partitions\":{partitions}}}"));
+        w.ask("PATCH", &format!("/v1/groups/{GROUP}/config"), &format!("{{\"consumer.session.timeout.ms\":{}}}", session.as_millis()));
+        w
+    }
+
+    pub fn mark_start(&mut self) { self.start = Instant::now(); }
+    /// Waits for a second of the story and says what comes.
+    pub fn at(&self, second: u64, what: &str) {
+        std::thread::sleep((self.start + Duration::from_secs(second)).saturating_duration_since(Instant::now()));
+        println!("{:>5.1} s  {what}", self.start.elapsed().as_secs_f32());
+    }
+
+    // Nodes, by id from 1.
+    pub fn start_node(&mut self, n: usize) {
+        let peers: Vec<String> = self.peers.iter().enumerate().map(|(i, p)| format!("{}={p}", i + 1)).collect();
+        let mut c = Command::new(&self.baton);
+        c.args(["serve", "--node-id", &n.to_string(), "--data"]).arg(self.dir.join(format!("node-{n}")))
+            .args(["--http", &self.http[n - 1], "--peer", &self.peers[n - 1], "--peers", &peers.join(","), "--wal-segment-mib", "1"]);
+        self.nodes[n - 1] = Some(spawn(c, &self.dir.join(format!("node-{n}.log"))));
+    }
+    /// SIGKILL. The time after it, ns.
+    pub fn kill_node(&mut self, n: usize) -> u64 {
+        let at = boottime_ns();
+        if let Some(mut c) = self.nodes[n - 1].take() { let _ = c.kill(); let _ = c.wait(); }
+        at
+    }
+    pub fn signal_node(&self, n: usize, signal: i32) { if let Some(c) = &self.nodes[n - 1] { send(c, signal); } }
+    pub fn ready(&self, n: usize, within: Duration) {
+        let end = Instant::now() + within;
+        loop {
+            let answer = call(&self.http[n - 1], "GET", "/readyz", "", SLOW);
+            if answer.as_ref().is_ok_and(|a| a.0 == 200) { return; }
+            assert!(Instant::now() < end, "node {n} is not ready: {answer:?}; see {}", self.dir.display());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+    pub fn no_node_died(&mut self) {
+        for (i, n) in self.nodes.iter_mut().enumerate() {
+            let status = n.as_mut().map(|c| c.try_wait());
+            assert!(matches!(status, Some(Ok(None))), "node {} has ended by itself: {status:?}", i + 1);
+        }
+    }
+    /// The node that leads the group's shard.
+    pub fn leader(&self) -> usize {
+        let end = Instant::now() + Duration::from_secs(10);
+        loop {
+            for a in &self.http {
+                let Ok((200, head, _)) = call(a, "GET", &format!("/v1/groups/{GROUP}"), "", SLOW) else { continue };
+                let named = head.lines().find_map(|l| l.strip_prefix("x-baton-leader:")).map(str::trim);
+                if let Some(i) = self.http.iter().position(|h| Some(h.as_str()) == named) { return i + 1; }
+            }
+            assert!(Instant::now() < end, "no node names the group's leader");
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
+    // Workers, by name.
+    pub fn worker(&mut self, name: &str, args: &[&str]) {
+        let file = self.dir.join(format!("{name}.records"));
+        let mut c = Command::new(env!("CARGO_BIN_EXE_worker"));
+        c.args(["--name", name, "--servers", &self.http.join(","), "--group", GROUP, "--topic", TOPIC, "--sink", &self.sink_address, "--file"]).arg(&file).args(args);
+        let child = spawn(c, &self.dir.join(format!("{name}.log")));
+        let before = self.workers.insert(name.into(), Worker { child: Some(child), file, killed_at: None });
+        assert!(before.is_none(), "worker {name} twice");
+    }
+    pub fn signal_worker(&self, name: &str, signal: i32) { if let Some(c) = &self.workers[name].child { send(c, signal); } }
+    pub fn kill_worker(&mut self, name: &str) {
+        let w = self.workers.get_mut(name).expect("worker");
+        if let Some(mut c) = w.child.take() { let _ = c.kill(); let _ = c.wait(); }
+        // After its end, not before the signal: until then it may have believed.
+        w.killed_at = Some(boottime_ns());
+    }
+    /// SIGTERM: its members leave. Not waited for.
+    pub fn stop_worker(&mut self, name: &str) { self.signal_worker(name, libc::SIGTERM); }
+    pub fn stop_workers(&mut self) {
+        let names: Vec<String> = self.workers.keys().cloned().collect();
+        for n in &names { self.signal_worker(n, libc::SIGTERM); }
+        let end = Instant::now() + Duration::from_secs(10);
+        for n in &names {
+            while let Some(c) = self.workers.get_mut(n).and_then(|w| w.child.as_mut()) {
+                match c.try_wait() {
+                    Ok(None) if Instant::now() < end => std::thread::sleep(Duration::from_millis(20)),
+                    Ok(Some(status)) => { assert!(status.success(), "worker {n} ended with {status}"); self.workers.get_mut(n).expect("worker").child = None; }
+                    _ => { println!("worker {n} does not stop: killed"); self.kill_worker(n); }
+                }
+            }
+        }
+    }
+    /// What every process wrote down.
+    pub fn processes(&self) -> Vec<Process> {
+        self.workers.values().map(|w| {
+            let text = fs::read_to_string(&w.file).unwrap_or_default();
+            // A kill may cut the last line.
+            let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+            let records = whole.lines().map(|l| l.parse::<Record>().expect("a record")).collect();
+            Process { records, killed_at: w.killed_at }
+        }).collect()
+    }
+
+    pub fn all_owned(&self, within: Duration, what: &str) {
+        let (began, mut last) = (Instant::now(), String::new());
+        while began.elapsed() < within {
+            if let Some(v) = self.try_ask("GET", &format!("/v1/groups/{GROUP}/assignment"), "") {
+                let all = v["partitions"].as_array().cloned().unwrap_or_default();
+                let owned = all.iter().filter(|p| p["owner"].is_string() && p["state"].as_str().is_some_and(|s| s.eq_ignore_ascii_case("assigned"))).count();
+                last = format!("{owned} of {}", self.partitions);
+                let alive = self.workers.values().filter(|w| w.child.is_some()).count();
+                let owners: std::collections::BTreeSet<&str> = all.iter().filter_map(|p| p["owner"].as_str()).collect();
+                if owned == self.partitions && all.len() == self.partitions && owners.len() >= alive.saturating_sub(4).max(1) { println!("{what}: {owned} partitions, {} owners, after {:.1} s", owners.len(), began.elapsed().as_secs_f32()); return; }
+            }
+            std::thread::sleep(Duration::from_millis(200));
+        }
+        panic!("{what}: not after {within:?}: {last} assigned; see {}", self.dir.display());
+    }
+    /// Committed offsets, by `topic:partition`.
+    pub fn committed(&self) -> BTreeMap<String, i64> {
+        let v = self.ask("GET", &format!("/v1/groups/{GROUP}/offsets"), "");
+        let all = v["offsets"].as_array().cloned().unwrap_or_default();
+        all.iter().filter_map(|o| Some((format!("{}:{}", o["topic"].as_str()?, o["partition"].as_i64()?), o["offset"].as_i64()?))).collect()
+    }
+    pub fn sink(&self) -> Sink { self.sink.lock().unwrap_or_else(|e| e.into_inner()).clone() }
+
+    fn try_ask(&self, method: &str, path: &str, body: &str) -> Option<Value> {
+        self.http.iter().find_map(|a| match call(a, method, path, body, SLOW) { Ok((200 | 201, _, body)) => serde_json::from_str(&body).ok(), _ => None })
+    }
+    fn ask(&self, method: &str, path: &str, body: &str) -> Value {
+        let end = Instant::now() + Duration::from_secs(15);
+        loop {
+            if let Some(v) = self.try_ask(method, path, body) { return v; }
+            assert!(Instant::now() < end, "{method} {path}: {:?}", self.http.iter().map(|a| call(a, method, path, body, SLOW)).collect::<Vec<_>>());
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    }
+    /// The run has passed: nothing needs to be kept.
+    pub fn fine(mut self) { self.keep = std::env::var_os("BATON_KEEP").is_some(); }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        for c in self.nodes.iter_mut().flatten().chain(self.workers.values_mut().filter_map(|w| w.child.as_mut())) { let _ = c.kill(); let _ = c.wait(); }
+        if self.keep { println!("logs and records are in {}", self.dir.display()); } else { let _ = fs::remove_dir_all(&self.dir); }
+    }
+}
+
+impl Sink {
+    /// Lines `register PARTITION TOKEN MEMBER` and `write PARTITION TOKEN MEMBER`, answered `ok N` (N writes so far) or `stale`.
+    fn serve(sink: &Mutex<Sink>, stream: TcpStream) {
+        let Ok(mut out) = stream.try_clone() else { return };
+        for line in BufReader::new(stream).lines().map_while(Result::ok) {
+            let answer = sink.lock().unwrap_or_else(|e| e.into_inner()).take(&line);
+            if out.write_all(answer.as_bytes()).is_err() { return; }
+        }
+    }
+    fn take(&mut self, line: &str) -> String {
+        let words: Vec<&str> = line.split(' ').collect();
+        let [verb, partition, token, member] = words[..] else { self.wrong.push(format!("sink: {line:?}")); return "stale\n".into() };
+        let token: u64 = token.parse().unwrap_or(0);
+        let held = self.held.get(partition).cloned();
+        let fine = match (verb, &held) {
+            ("register", Some((t, m))) => {
+                if *t == token && m != member { self.wrong.push(format!("sink: {partition}: token {token} of both {m} and {member}")); }
+                token > *t || (token == *t && m == member)
+            }
+            ("register", None) => token > 0,
+            ("write", Some((t, m))) => *t == token && m == member,
+            _ => false,
+        };
+        if !fine { self.refused += 1; return "stale\n".into(); }
+        let n = self.count.entry(partition.into()).or_default();
+        if verb == "register" {
+            self.registered += 1;
+            self.held.insert(partition.into(), (token, member.into()));
+        } else {
+            self.writes += 1;
+            *n += 1;
+        }
+        format!("ok {n}\n")
+    }
+}
+
+fn spawn(mut c: Command, log: &Path) -> Child {
+    let out = OpenOptions::new().create(true).append(true).open(log).expect("log");
+    c.stdin(Stdio::null()).stdout(out.try_clone().expect("log")).stderr(out);
+    // SAFETY: prctl is async-signal-safe. The kernel kills the child when the test's thread ends, however it ends.
+    unsafe { c.pre_exec(|| { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL); Ok(()) }) };
+    c.spawn().unwrap_or_else(|e| panic!("{c:?}: {e}"))
+}
+fn send(c: &Child, signal: i32) {
+    // SAFETY: no memory is involved; the child has not been waited for, so the pid is still its own.
+    unsafe { libc::kill(c.id() as i32, signal) };
+}
+
+/// The binary beside this test; built if it is not there.
+fn baton() -> PathBuf {
+    let worker = PathBuf::from(env!("CARGO_BIN_EXE_worker"));
+    let path = worker.parent().expect("target folder").join("baton");
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    // Asked also when it is there: an old binary would be tested silently.
+    let built = Command::new(cargo).args(["build", "-q", "-p", "baton-server"]).status();
+    assert!(path.exists(), "{} is missing: cargo build -p baton-server ({built:?})", path.display());
+    path
+}
+
+/// Below the range of outgoing connections: a killed node must find its port free again.
+fn free_ports(n: usize) -> Vec<u16> {
+    let mut ports = Vec::new();
+    let mut next = 17_000 + (std::process::id() as u16 % 997) * 14;
+    while ports.len() < n {
+        next = if next >= 31_990 { 17_000 } else { next + 1 };
+        if TcpListener::bind(("127.0.0.1", next)).is_ok() { ports.push(next); }
+    }
+    ports
+}

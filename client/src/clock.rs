@@ -1,0 +1,16 @@
+//! The clock that leases run on: nanoseconds of CLOCK_BOOTTIME, which goes on while the machine sleeps and never jumps. One time line for all
+//! processes of a machine. Simulations replace `clock_gettime`, so this is simulated time there.
+
+/// Nanoseconds since some fixed moment.
+pub type Nanos = u64;
+/// Nanoseconds of a millisecond.
+pub const MS: Nanos = 1_000_000;
+
+/// Now.
+pub fn now() -> Nanos {
+    let mut t = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `t` is a valid, writable timespec for the whole call.
+    let failed = unsafe { libc::clock_gettime(libc::CLOCK_BOOTTIME, &mut t) } != 0;
+    // Without the clock no deadline can be kept: the end of time makes every lease lapsed, which is the safe side.
+    if failed { Nanos::MAX } else { t.tv_sec as u64 * 1_000_000_000 + t.tv_nsec as u64 }
+}

@@ -1,0 +1,150 @@
+//! A small HTTP/1.1 client: one kept connection per node, made anew after an error, one request at a time on it, a timeout for each.
+//!
+//! `try_once` never repeats a request; `call` does.
+use crate::Error;
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::Method;
+use hyper::client::conn::http1::{SendRequest, handshake};
+use hyper_util::rt::TokioIo;
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use tokio::sync::Mutex;
+
+/// No answer of Baton is larger.
+const MAX_BODY: usize = 64 << 20;
+type Slot = Arc<Mutex<Option<SendRequest<Full<Bytes>>>>>;
+
+/// An answer of any status.
+#[derive(Clone, Debug)]
+pub struct Reply {
+    pub status: u16,
+    /// The node that answers directly, as the answer says.
+    pub leader: Option<String>,
+    pub body: Bytes,
+}
+
+impl Reply {
+    pub fn is_success(&self) -> bool { (200..300).contains(&self.status) }
+    /// The problem of an answer that is none of 2xx. What is no problem comes from something between us and the cluster: it may pass.
+    pub fn problem(&self) -> baton_wire::Problem {
+        serde_json::from_slice(&self.body).unwrap_or_else(|_| baton_wire::Problem::new(baton_wire::code::UNAVAILABLE, format!("status {} without a problem", self.status)))
+    }
+}
+
+/// The nodes and the connections to them. Cheap to share. Heartbeats have their own: a held one must not hold a commit.
+#[derive(Clone)]
+pub struct Http { nodes: Arc<Vec<String>>, calls: Slots, tries: Slots, aim: Arc<std::sync::Mutex<Aim>> }
+type Slots = Arc<std::sync::Mutex<BTreeMap<String, Slot>>>;
+/// Whom to ask next: the leader that an answer named, else the nodes in turn.
+#[derive(Default)]
+struct Aim { leader: Option<String>, turn: usize }
+
+impl Http {
+    pub fn new(nodes: Vec<String>) -> Result<Http, Error> {
+        if nodes.is_empty() || nodes.iter().any(|n| !n.contains(':')) { return Err(Error::Invalid("nodes are given as host:port, at least one".into())); }
+        Ok(Http { nodes: Arc::new(nodes), calls: Slots::default(), tries: Slots::default(), aim: Arc::default() })
+    }
+    fn aim(&self) -> std::sync::MutexGuard<'_, Aim> { self.aim.lock().unwrap_or_else(|e| e.into_inner()) }
+    fn target(&self) -> String {
+        let aim = self.aim();
+        aim.leader.clone().unwrap_or_else(|| self.nodes[aim.turn % self.nodes.len()].clone())
+    }
+    /// Learns from what became of a request to `addr`.
+    fn learn(&self, addr: &str, result: &Result<Reply, Error>) {
+        let mut aim = self.aim();
+        match result {
+            Ok(r) if r.leader.as_deref().is_some_and(|l| l != addr) => aim.leader.clone_from(&r.leader),
+            Ok(r) if r.status != 503 => aim.leader = Some(addr.to_string()),
+            _ => { aim.leader = None; aim.turn = aim.turn.wrapping_add(1); }
+        }
+    }
+    /// Sends to one node, once.
+    pub async fn try_once(&self, method: Method, path: &str, body: Option<Vec<u8>>, limit: Duration) -> Result<Reply, Error> {
+        let addr = self.target();
+        let mut turn = Turn(Some(self));
+        let result = self.send(&self.tries, &addr, method, path, body, limit).await;
+        turn.0 = None;
+        self.learn(&addr, &result);
+        result
+    }
+    /// Tries nodes until one carries the request out or refuses it for good, or `limit` has passed. Only for requests that may be repeated.
+    pub async fn call(&self, method: Method, path: &str, body: Option<Vec<u8>>, limit: Duration) -> Result<Reply, Error> {
+        let end = crate::clock::now().saturating_add(limit.as_nanos() as u64);
+        loop {
+            let addr = self.target();
+            let left = Duration::from_nanos(end.saturating_sub(crate::clock::now()));
+            let result = self.send(&self.calls, &addr, method.clone(), path, body.clone(), left.min(Duration::from_millis(1_500))).await;
+            self.learn(&addr, &result);
+            let error = match result {
+                Ok(r) if r.is_success() => return Ok(r),
+                Ok(r) => {
+                    let problem = r.problem();
+                    // Other retriable refusals (an id in use, a draining group) last for as long as the caller has to decide on.
+                    if r.status != 503 { return Err(Error::Refused(Box::new(problem))); }
+                    Error::Refused(Box::new(problem))
+                }
+                Err(e) => e,
+            };
+            let pause = Duration::from_millis(50 + (crate::entropy() % 50) as u64);
+            if crate::clock::now().saturating_add(pause.as_nanos() as u64) >= end { return Err(error); }
+            tokio::time::sleep(pause).await;
+        }
+    }
+    fn slot(slots: &Slots, addr: &str) -> Slot {
+        let mut slots = slots.lock().unwrap_or_else(|e| e.into_inner());
+        slots.entry(addr.to_string()).or_default().clone()
+    }
+
+    /// Sends once. An error says nothing about whether the request was carried out.
+    async fn send(&self, slots: &Slots, addr: &str, method: Method, path: &str, body: Option<Vec<u8>>, timeout: Duration) -> Result<Reply, Error> {
+        let slot = Self::slot(slots, addr);
+        let work = async {
+            let mut slot = slot.lock().await;
+            // Taken out for the time of the request: dropped half way, the connection is closed and never reused out of step.
+            let mut sender = match slot.take() {
+                Some(mut s) => if s.ready().await.is_ok() { s } else { connect(addr).await? },
+                None => connect(addr).await?,
+            };
+            let request = hyper::Request::builder()
+                .method(method).uri(path).header("host", addr).header("content-type", "application/json")
+                .body(Full::new(Bytes::from(body.unwrap_or_default())))
+                .map_err(|e| Error::Invalid(e.to_string()))?;
+            let gone = |e: &dyn std::fmt::Display| Error::Unreachable(format!("{addr}: {e}"));
+            let (head, body) = sender.send_request(request).await.map_err(|e| gone(&e))?.into_parts();
+            let body = Limited::new(body, MAX_BODY).collect().await.map_err(|e| gone(&e))?.to_bytes();
+            *slot = Some(sender);
+            let leader = head.headers.get(baton_wire::LEADER_HEADER).and_then(|v| v.to_str().ok()).filter(|v| !v.is_empty()).map(String::from);
+            Ok(Reply { status: head.status.as_u16(), leader, body })
+        };
+        match tokio::time::timeout(timeout, work).await {
+            Ok(r) => r,
+            Err(_) => Err(Error::Unreachable(format!("{addr}: no answer in {} ms", timeout.as_millis()))),
+        }
+    }
+}
+
+async fn connect(addr: &str) -> Result<SendRequest<Full<Bytes>>, Error> {
+    let stream = tokio::net::TcpStream::connect(addr).await.map_err(|e| Error::Unreachable(format!("{addr}: {e}")))?;
+    let _ = stream.set_nodelay(true);
+    let (sender, connection) = handshake(TokioIo::new(stream)).await.map_err(|e| Error::Unreachable(format!("{addr}: {e}")))?;
+    // It ends with its sender.
+    tokio::spawn(async move { let _ = connection.await; });
+    Ok(sender)
+}
+
+/// A try that was given up half way counts as unanswered: the next one goes to another node.
+struct Turn<'a>(Option<&'a Http>);
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        if let Some(http) = self.0 { let mut aim = http.aim(); aim.leader = None; aim.turn = aim.turn.wrapping_add(1); }
+    }
+}
+
+/// A name as one segment of a path or one value of a query.
+pub fn escape(name: &str) -> String {
+    let mut out = String::new();
+    for b in name.bytes() {
+        if b.is_ascii_alphanumeric() || b"-_.~".contains(&b) { out.push(b as char) } else { out.push_str(&format!("%{b:02X}")) }
+    }
+    out
+}

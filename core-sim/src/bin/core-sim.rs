@@ -1,0 +1,84 @@
+//! Runs stories: `run --seeds A..B`, `replay SEED [--bug N]`, `mutants [--seeds N]`.
+
+use anyhow::{Context, Result, bail};
+use baton_core_sim::{bugs, plan::Fired, run};
+
+fn main() -> Result<()> {
+    std::panic::set_hook(Box::new(|_| {}));
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let value = |name: &str| args.iter().position(|a| a == name).and_then(|i| args.get(i + 1)).cloned();
+    match args.first().map(String::as_str) {
+        Some("run") => {
+            let seeds = value("--seeds").unwrap_or("0..300".into());
+            let (a, b) = seeds.split_once("..").context("--seeds wants A..B")?;
+            stories(a.parse()?, b.parse()?, value("--bug").map_or(Ok(0), |b| b.parse())?)
+        }
+        Some("replay") => replay(args.get(1).context("replay SEED [--bug N]")?.parse()?, value("--bug").map_or(Ok(0), |b| b.parse())?),
+        Some("mutants") => mutants(value("--seeds").map_or(Ok(300), |b| b.parse())?),
+        _ => bail!("core-sim run --seeds A..B | replay SEED [--bug N] | mutants [--seeds N]"),
+    }
+}
+
+fn stories(a: u64, b: u64, bug: u8) -> Result<()> {
+    let (mut fired, mut failed, mut slowest) = (Fired::default(), Vec::new(), 0);
+    for seed in a..b {
+        let o = run(seed, bug, false);
+        fired.add(&o.fired);
+        slowest = slowest.max(o.settled_after);
+        if let Some((at, why)) = o.broken {
+            println!("seed {seed}: {} at {at} ms: {}\n  replay: core-sim replay {seed}{}", why.invariant, why.what, if bug > 0 { format!(" --bug {bug}") } else { String::new() });
+            failed.push(seed);
+        }
+    }
+    println!("\nfaults and events that happened in seeds {a}..{b}:");
+    for (what, n) in &fired.0 {
+        println!("  {n:>8}  {what}");
+    }
+    println!("slowest story was settled {slowest} ms after the faults ended");
+    if failed.is_empty() {
+        println!("{} stories, none broke an invariant", b - a);
+        Ok(())
+    } else {
+        bail!("{} of {} stories broke an invariant: {failed:?}", failed.len(), b - a)
+    }
+}
+
+fn replay(seed: u64, bug: u8) -> Result<()> {
+    let o = run(seed, bug, true);
+    println!("seed {seed}: {:#?}", o.plan);
+    for line in &o.story {
+        println!("{line}");
+    }
+    println!("trace {:016x}", o.trace);
+    match o.broken {
+        Some((at, why)) => bail!("{} at {at} ms: {}", why.invariant, why.what),
+        None => {
+            println!("no invariant was broken; settled {} ms after the faults ended", o.settled_after);
+            Ok(())
+        }
+    }
+}
+
+fn mutants(most: u64) -> Result<()> {
+    println!("| bug | what | caught by | seeds needed | branch reached |\n| --- | --- | --- | --- | --- |");
+    let mut missed = Vec::new();
+    for bug in bugs() {
+        let (mut reached, mut found) = (0, None);
+        for seed in 0..most {
+            let o = run(seed, bug.number, false);
+            reached += o.reached;
+            if let Some((_, why)) = o.broken {
+                found = Some((seed, why));
+                break;
+            }
+        }
+        match found {
+            Some((seed, why)) => println!("| {} | {} | {} | {} | {reached} |", bug.number, bug.what, why.invariant, seed + 1),
+            None => {
+                println!("| {} | {} | not caught | {most} | {reached} |", bug.number, bug.what);
+                missed.push(bug.number);
+            }
+        }
+    }
+    if missed.is_empty() { Ok(()) } else { bail!("not caught: {missed:?}") }
+}

@@ -1,0 +1,39 @@
+//! The simulation of the core: three replicas of a `Shard` on a toy consensus, model members, a lossy network, drifting clocks, sinks.
+//! No async, no threads, no clock: one seed is one story, in milliseconds of CPU time. Never used by the product.
+//!
+//! `plan` draws the faults, `world` plays them, `member` is a process that obeys the client rules, `check` judges every applied entry,
+//! every answer and every instant. The rules of the shell (lease check at release, gate, re-arming) are modelled here as `node/` does them.
+
+pub mod check;
+pub mod member;
+pub mod plan;
+pub mod replicas;
+pub mod rng;
+pub mod world;
+
+pub use baton_coordinator::seeded;
+pub use world::{Outcome, run};
+
+/// A seeded bug: its number in `docs/evidence.md`, what it is, and the invariants that may catch it.
+pub struct SeededBug { pub number: u8, pub what: &'static str, pub caught_by: &'static [&'static str] }
+
+/// The bugs this simulation must find.
+pub const BUGS: [SeededBug; 12] = [
+    SeededBug { number: 1, what: "a pending partition given back clears the owner map", caught_by: &["one-owner", "one-believer", "replay"] },
+    SeededBug { number: 2, what: "assign before the revocation is confirmed", caught_by: &["one-owner", "one-believer"] },
+    SeededBug { number: 3, what: "null owned set taken as \"owns nothing\"", caught_by: &["one-believer", "fencing"] },
+    SeededBug { number: 4, what: "confirmation taken from an older or duplicated heartbeat", caught_by: &["one-believer", "fencing"] },
+    SeededBug { number: 5, what: "session timer not re-armed after failover", caught_by: &["live"] },
+    SeededBug { number: 6, what: "session re-armed with the old deadline", caught_by: &["timers", "one-believer"] },
+    SeededBug { number: 7, what: "leader answers after losing its lease", caught_by: &["timers", "one-believer", "fencing", "answers-committed"] },
+    SeededBug { number: 21, what: "heartbeat answered while a batch of its group is in flight", caught_by: &["answers-committed", "one-believer"] },
+    SeededBug { number: 22, what: "a second incarnation accepted beside a live one", caught_by: &["one-believer", "fencing"] },
+    SeededBug { number: 23, what: "a duplicated join frees pending partitions", caught_by: &["one-believer", "fencing"] },
+    SeededBug { number: 24, what: "session taken from configuration at failover", caught_by: &["timers", "one-believer"] },
+    SeededBug { number: 27, what: "the client applies an older answer", caught_by: &["one-believer", "fencing"] },
+];
+/// A hold dropped by group deletion: found too, but only by stories that delete groups.
+pub const BUG_HOLDS: SeededBug = SeededBug { number: 25, what: "a hold dropped by group deletion", caught_by: &["one-believer", "fencing"] };
+
+/// All seeded bugs.
+pub fn bugs() -> impl Iterator<Item = &'static SeededBug> { BUGS.iter().chain(std::iter::once(&BUG_HOLDS)) }

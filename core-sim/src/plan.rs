@@ -1,0 +1,82 @@
+//! What one seed draws: which faults are on and how strong (a "swarm": every seed another mix).
+
+use crate::rng::Rng;
+use std::collections::BTreeMap;
+
+/// True time, ms since the story began.
+pub type Ms = u64;
+/// One step of the simulation.
+pub const TICK: Ms = 10;
+/// Faults happen until here; then the world is calm.
+pub const CHAOS: Ms = 60_000;
+/// By then after `CHAOS` everything must have settled: a promised session, a hold of one more, a rebalance timeout, and slack.
+pub const SETTLE: Ms = 90_000;
+/// How old an answer's lease may be, on the leader's clock; elections take longer than this.
+pub const LEASE_AGE: Ms = 480;
+
+/// The faults of one story. Rates are per million ticks, unless they say otherwise.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    pub groups: usize,
+    pub members: usize,
+    pub session_ms: u64,
+    pub partitions: i32,
+    pub drift: bool,
+    pub loss_pct: u64,
+    pub delay_ms: u64,
+    pub copies_pct: u64,
+    /// Copies come up to so much later.
+    pub copies_late_ms: u64,
+    pub commit_ms: u64,
+    pub leader: u64,
+    pub lapse: u64,
+    pub node_crash: u64,
+    pub member_crash: u64,
+    pub member_cut: u64,
+    pub member_pause: u64,
+    pub member_leave: u64,
+    pub twin: u64,
+    pub zombies: bool,
+    pub slow_pct: u64,
+    pub topics: u64,
+    pub subscription: u64,
+    pub admin_remove: u64,
+    pub delete_group: u64,
+    pub force: bool,
+    pub config: u64,
+    pub commits: u64,
+    pub meta_lag_ms: u64,
+    pub wait: bool,
+    pub aimed: bool,
+}
+
+impl Plan {
+    /// Draws a mix.
+    pub fn draw(r: &mut Rng) -> Plan {
+        let mut on = |pct: u64, n: u64| if r.pct(pct) { r.range(n / 4 + 1, n) } else { 0 };
+        let (loss_pct, copies_pct, leader, lapse, node_crash) = (on(60, 15), on(60, 20), on(75, 2_000), on(40, 1_000), on(40, 600));
+        let (member_crash, member_cut, member_pause, member_leave, twin) = (on(60, 3_000), on(60, 3_000), on(40, 2_000), on(50, 2_000), on(40, 2_000));
+        let (slow_pct, topics, subscription, admin_remove, delete_group, config) = (on(50, 60), on(50, 1_500), on(50, 1_500), on(50, 1_500), on(30, 1_500), on(40, 800));
+        let (commits, meta_lag_ms) = (on(60, 20_000), on(50, 3_000));
+        Plan {
+            groups: r.range(1, 2) as usize, members: r.range(2, 5) as usize, session_ms: *r.pick(&[3_000, 4_000, 6_000, 12_000]).unwrap_or(&6_000), partitions: r.range(2, 6) as i32,
+            drift: r.pct(60), loss_pct, delay_ms: *r.pick(&[20, 100, 600, 2_000]).unwrap_or(&100), copies_pct, copies_late_ms: *r.pick(&[500, 5_000, 40_000]).unwrap_or(&500),
+            commit_ms: *r.pick(&[10, 50, 300, 900]).unwrap_or(&50), leader, lapse, node_crash, member_crash, member_cut, member_pause, member_leave, twin, zombies: r.pct(30),
+            slow_pct, topics, subscription, admin_remove, delete_group, force: r.pct(20), config, commits, meta_lag_ms, wait: r.pct(40), aimed: r.pct(60),
+        }
+    }
+}
+
+/// How often each fault really happened.
+#[derive(Clone, Debug, Default)]
+pub struct Fired(pub BTreeMap<&'static str, u64>);
+impl Fired {
+    /// Counts one.
+    pub fn hit(&mut self, what: &'static str) { *self.0.entry(what).or_default() += 1; }
+    /// Adds another story's.
+    pub fn add(&mut self, other: &Fired) {
+        for (k, n) in &other.0 {
+            *self.0.entry(k).or_default() += n;
+        }
+    }
+}

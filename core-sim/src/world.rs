@@ -1,0 +1,341 @@
+//! Plays one story: processes, network, shell and sinks around the replicas; the faults of its plan; then calm, in which everything must settle.
+
+mod faults;
+mod shell;
+
+use crate::{check::*, member::*, plan::*, replicas::Replicas, rng::Rng};
+use baton_coordinator::{command::*, ids::*, metadata::*, seeded};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+};
+
+/// How a story ended.
+pub struct Outcome {
+    pub seed: u64,
+    pub plan: Plan,
+    /// When and how an invariant broke.
+    pub broken: Option<(Ms, Broken)>,
+    pub fired: Fired,
+    /// Equal for two runs of one seed.
+    pub trace: u64,
+    /// Who did what when; empty unless asked for.
+    pub story: Vec<String>,
+    /// How often the branch of the seeded bug that is on was reached.
+    pub reached: u64,
+    pub settled_after: Ms,
+}
+
+enum Ev {
+    /// `node` None: whoever leads when it arrives.
+    Request { node: Option<usize>, call: usize },
+    Release { node: usize, term: Term, call: usize, result: Result<Response, GroupError> },
+    Answer { call: usize, result: Result<Response, GroupError> },
+    Image { node: usize, image: Arc<Metadata> },
+    LeaderDies,
+}
+
+/// One request on its way, or a copy of one.
+struct Call {
+    /// None: an administrator's.
+    process: Option<usize>,
+    life: u64,
+    sent: Ms,
+    arrived: Ms,
+    copy: bool,
+    group: GroupId,
+    command: Command,
+    deletions: u64,
+}
+
+/// The simulated world.
+pub struct World {
+    r: Rng,
+    plan: Plan,
+    now: Ms,
+    replicas: Replicas,
+    processes: Vec<Process>,
+    groups: Vec<GroupId>,
+    meta: Metadata,
+    queue: BTreeMap<(Ms, u64), Ev>,
+    next: u64,
+    calls: Vec<Call>,
+    judge: Judge,
+    fired: Fired,
+    story: Option<Vec<String>>,
+    trace: u64,
+    /// True arrival of the last heartbeat of a process that was answered with success.
+    accepted: BTreeMap<(GroupId, MemberId, Incarnation), Ms>,
+    /// Per node: the batch it proposed last (term, base sequence, groups).
+    proposed: BTreeMap<usize, (Term, u64, BTreeSet<GroupId>)>,
+    offsets: BTreeMap<Place, i64>,
+    incarnations: u128,
+}
+
+/// Plays `seed`, with seeded bug `bug` (0: none); `tell` keeps the story.
+pub fn run(seed: u64, bug: u8, tell: bool) -> Outcome {
+    seeded::set(bug);
+    let mut w = World::new(seed, tell);
+    let played = catch_unwind(AssertUnwindSafe(|| w.play()));
+    let result = played.unwrap_or_else(|p| {
+        let text = p.downcast_ref::<String>().cloned().or(p.downcast_ref::<&str>().map(|s| s.to_string())).unwrap_or_default();
+        broken("panic", text)
+    });
+    let reached = seeded::reached();
+    seeded::set(0);
+    let settled_after = w.now.saturating_sub(CHAOS);
+    Outcome { seed, plan: w.plan, broken: result.err().map(|b| (w.now, b)), fired: w.fired, trace: w.trace, story: w.story.unwrap_or_default(), reached, settled_after }
+}
+
+impl World {
+    fn new(seed: u64, tell: bool) -> World {
+        let mut r = Rng(seed.wrapping_mul(0x2545_F491_4F6C_DD1D) ^ 0xba70);
+        let plan = Plan::draw(&mut r);
+        let replicas = Replicas::new(&mut r, &plan);
+        let groups = (0..plan.groups).map(|g| GroupId::from(format!("g{g}").as_str())).collect();
+        let mut w = World {
+            r, plan, now: 0, replicas, processes: Vec::new(), groups, meta: Metadata::default(), queue: BTreeMap::new(), next: 0, calls: Vec::new(), judge: Judge::default(),
+            fired: Fired::default(), story: tell.then(Vec::new), trace: 0, accepted: BTreeMap::new(), proposed: BTreeMap::new(), offsets: BTreeMap::new(), incarnations: 0,
+        };
+        for t in ["a", "b"] {
+            let partitions = w.plan.partitions;
+            w.meta(MetaCommand::DeclareTopic { name: t.into(), partitions, id_if_new: w.meta.revision as u128 + 1 });
+        }
+        for g in w.groups.clone() {
+            w.set_session(&g, w.plan.session_ms);
+            for m in 0..w.plan.members {
+                w.spawn(&g, &format!("m{m}"), false);
+            }
+        }
+        w
+    }
+
+    fn tell(&mut self, what: impl FnOnce(&World) -> String) {
+        if self.story.is_some() {
+            let line = format!("{:>7} ms  {}", self.now, what(self));
+            if let Some(s) = &mut self.story {
+                s.push(line);
+            }
+        }
+    }
+    fn mark(&mut self, n: u64) { self.trace = (self.trace ^ n ^ self.now << 20).wrapping_mul(0x0000_0100_0000_01b3).rotate_left(23); }
+    fn calm(&self) -> bool { self.now >= CHAOS }
+    fn at(&mut self, when: Ms, ev: Ev) {
+        self.next += 1;
+        self.queue.insert((when, self.next), ev);
+    }
+
+    fn play(&mut self) -> Verdict {
+        let mut settled = 0;
+        loop {
+            self.now += TICK;
+            let calm = self.calm();
+            if !calm {
+                self.faults()?;
+            } else if self.now == CHAOS {
+                self.grow_calm();
+            }
+            self.replicas.step(self.now, &mut self.r, calm, &mut self.judge, &mut self.fired)?;
+            for i in 0..self.processes.len() {
+                let p = &mut self.processes[i];
+                if p.alive() && self.now >= p.paused && p.step(self.now) {
+                    self.fired.hit("lapses");
+                    self.tell(|w| format!("{} lapsed and dropped everything", w.processes[i].name));
+                }
+            }
+            self.events()?;
+            self.shells()?;
+            for i in 0..self.processes.len() {
+                if self.now >= self.processes[i].paused {
+                    self.let_send(i, None);
+                }
+            }
+            self.sinks()?;
+            let beliefs = self.processes.iter().filter(|p| !p.zombie).flat_map(|p| p.beliefs(self.now).map(|(q, t)| (&p.group, q, t, p.name.as_str())));
+            self.judge.believers(self.now, beliefs)?;
+            if calm && self.now >= CHAOS + 6_000 && self.now.is_multiple_of(500) {
+                match self.settled() {
+                    Ok(()) => settled += 1,
+                    Err(why) if self.now >= CHAOS + SETTLE => return Err(why),
+                    Err(_) => settled = 0,
+                }
+                let level = self.replicas.nodes.iter().all(|n| n.applied == self.replicas.log.len());
+                if settled >= 3 && level {
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    /// Everybody who lives is a member, believes what the state says, and the groups are complete.
+    fn settled(&self) -> Verdict {
+        let shard = &self.replicas.newest().shard;
+        let topics = self.meta.topics.iter().map(|(t, f)| (t.clone(), f.partitions)).collect();
+        for id in &self.groups {
+            let living: BTreeMap<&MemberId, &Process> = self.processes.iter().filter(|p| p.alive() && p.group == *id).map(|p| (&p.id, p)).collect();
+            let Some(g) = shard.group(id) else {
+                if living.is_empty() { continue } else { return broken("live", format!("{id} does not exist, with members waiting")) }
+            };
+            if let Some((m, x)) = g.members.iter().find(|(m, x)| living.get(*m).is_none_or(|p| p.incarnation != x.incarnation)) {
+                return broken("live", format!("{id}: {m} ({}) is a member, but no such process lives", x.incarnation));
+            }
+            if let Some(p) = living.values().find(|p| !g.members.contains_key(&p.id)) {
+                return broken("live", format!("{id}: {} ({:?}) is not a member", p.name, p.phase));
+            }
+            if g.members.is_empty() && g.holds.is_empty() {
+                continue;
+            }
+            complete(id, g, &topics)?;
+            for (m, x) in &g.members {
+                let p = living[m];
+                let believes: BTreeMap<&Partition, u64> = p.beliefs(self.now).collect();
+                let assigned: BTreeMap<&Partition, u64> = x.assigned.iter().map(|(p, g)| (p, g.token.0)).collect();
+                if believes != assigned || p.epoch != x.epoch {
+                    return broken("live", format!("{} believes {believes:?} at epoch {}, the state has {assigned:?} at {}", p.name, p.epoch, x.epoch));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn events(&mut self) -> Verdict {
+        while let Some((&(at, _), _)) = self.queue.first_key_value() {
+            if at > self.now {
+                break;
+            }
+            let Some((_, ev)) = self.queue.pop_first() else { break };
+            match ev {
+                Ev::Request { node, call } => self.arrive(node, call),
+                Ev::Release { node, term, call, result } => self.release(node, term, call, result)?,
+                Ev::Answer { call, result } => self.answer(call, result)?,
+                Ev::Image { node, image } => {
+                    let clocks = self.replicas.clocks(node, self.now);
+                    let n = &mut self.replicas.nodes[node];
+                    if image.revision > n.image.revision {
+                        n.image = image.clone();
+                        if n.up {
+                            n.shard.metadata(image, clocks);
+                        }
+                    }
+                }
+                Ev::LeaderDies => {
+                    if self.replicas.healthy() {
+                        self.fired.hit("leader killed after a session change");
+                        self.tell(|_| "the leader is killed, just after a session change".into());
+                        let now = self.now;
+                        self.replicas.change_leader(&mut self.r, now, 0);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends what a process has to send; `to`: at once to that node.
+    fn let_send(&mut self, i: usize, to: Option<usize>) {
+        let id = self.calls.len() as u64;
+        let Some(command) = self.processes[i].request(self.now, &mut self.r, id) else { return };
+        let call = self.call(Some(i), command);
+        self.post(call, to);
+    }
+    fn call(&mut self, process: Option<usize>, command: Command) -> usize {
+        let p = process.map(|i| &self.processes[i]);
+        let group = p.map_or_else(|| self.groups[0].clone(), |p| p.group.clone());
+        let deletions = self.judge.deletions.get(&group).copied().unwrap_or_default();
+        let (life, sent) = p.map_or((0, 0), |p| (p.life, p.clock.at(self.now)));
+        self.calls.push(Call { process, life, sent, arrived: 0, copy: false, group, command, deletions });
+        self.calls.len() - 1
+    }
+    fn copy(&mut self, call: usize) -> usize {
+        let c = &self.calls[call];
+        let copy = Call { process: c.process, life: c.life, sent: c.sent, arrived: 0, copy: true, group: c.group.clone(), command: c.command.clone(), deletions: c.deletions };
+        self.calls.push(copy);
+        self.calls.len() - 1
+    }
+    fn post(&mut self, call: usize, to: Option<usize>) {
+        let calm = self.calm();
+        let cut = self.calls[call].process.is_some_and(|i| self.now < self.processes[i].cut_out);
+        let delay = TICK + if calm || to.is_some() { 0 } else { self.r.below(self.plan.delay_ms) };
+        if !calm && self.r.pct(self.plan.copies_pct) {
+            let late = self.now + delay + self.r.below(self.plan.copies_late_ms);
+            if late < CHAOS + 5_000 && !cut {
+                self.fired.hit("copies");
+                let c = self.copy(call);
+                self.at(late, Ev::Request { node: None, call: c });
+            }
+        }
+        if (cut || (!calm && self.r.pct(self.plan.loss_pct))) && to.is_none() {
+            self.fired.hit("lost requests");
+            return;
+        }
+        // Some processes stay with a leader that was replaced.
+        let stays = |i: usize| i.is_multiple_of(2);
+        let deposed = self.replicas.deposed.filter(|_| self.calls[call].process.is_some_and(stays)).map(|d| d.node);
+        let stray = (!calm && self.r.pct(2)).then(|| self.r.below(3) as usize);
+        self.at(self.now + delay, Ev::Request { node: to.or(deposed).or(stray), call });
+    }
+
+    fn answer(&mut self, call: usize, result: Result<Response, GroupError>) -> Verdict {
+        let c = &self.calls[call];
+        let Some(i) = c.process else { return Ok(()) };
+        let p = &mut self.processes[i];
+        if !p.alive() || self.now < p.cut_in {
+            return Ok(());
+        }
+        if self.now < p.paused {
+            let later = p.paused;
+            self.at(later, Ev::Answer { call, result });
+            return Ok(());
+        }
+        let before = p.taken;
+        p.answer(self.now, &mut self.r, call as u64, c.life, c.sent, &result);
+        let (changed, phase) = (p.taken != before, p.phase);
+        if changed || result.is_err() {
+            self.tell(|w| match &w.processes[i] {
+                p if changed => format!("{} takes {:?} (revision {})", p.name, p.target, p.taken),
+                p => format!("{} hears {:?}, is now {phase:?}", p.name, result.as_ref().err()),
+            });
+        }
+        if changed {
+            let places: Vec<(Place, u64)> = self.processes[i].beliefs(self.now).map(|(q, t)| ((self.processes[i].group.clone(), q.clone()), t)).collect();
+            for (place, token) in places {
+                self.judge.write(&place, token, !self.processes[i].zombie, &self.processes[i].name)?; // registers its token before it works
+            }
+        }
+        Ok(())
+    }
+
+    fn sinks(&mut self) -> Verdict {
+        for i in 0..self.processes.len() {
+            let p = &self.processes[i];
+            if p.owned.is_empty() || self.now < p.paused || !self.r.pct(5) {
+                continue;
+            }
+            let believed: Vec<(Partition, u64)> = p.beliefs(self.now).map(|(q, t)| (q.clone(), t)).collect();
+            let Some((q, token)) = self.r.pick(&believed).cloned() else { continue };
+            let place = (p.group.clone(), q.clone());
+            let accepted = self.judge.write(&place, token, !p.zombie, &p.name)?;
+            self.fired.hit(if accepted { "writes" } else { "zombie writes refused by a sink" });
+            if !self.calm() && accepted && self.r.ppm(self.plan.commits * 5) {
+                let p = &mut self.processes[i];
+                p.commit_seq += 1;
+                let member = Some(CommitMember { member: p.id.clone(), incarnation: p.incarnation, commit_seq: p.commit_seq });
+                let n = self.offsets.entry(place).or_default();
+                *n += 1;
+                let offset = CommitOffset { partition: q, token: FencingToken(token), offset: *n, metadata: String::new(), leader_epoch: None };
+                let call = self.call(Some(i), Command::Commit(Commit { member, offsets: vec![offset] }));
+                self.post(call, None);
+                if self.r.pct(30) {
+                    // A retry that may overtake or be overtaken by later commits.
+                    let again = self.copy(call);
+                    self.calls[again].copy = false;
+                    let late = self.now + self.r.below(3_000);
+                    self.at(late, Ev::Request { node: None, call: again });
+                }
+                self.fired.hit("commits");
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,244 @@
+//! The faults of a plan, tick by tick, and the calm after them.
+
+use super::*;
+use crate::replicas::Replicas;
+
+impl World {
+    pub(super) fn meta(&mut self, c: MetaCommand) {
+        if self.meta.apply(&c).is_err() {
+            return;
+        }
+        self.tell(|w| format!("meta revision {}: {c:?}", w.meta.revision));
+        let image = Arc::new(self.meta.clone());
+        self.replicas.image = image.clone();
+        for node in 0..3 {
+            let lag = if self.calm() { 0 } else { self.r.below(self.plan.meta_lag_ms) };
+            self.at(self.now + lag, Ev::Image { node, image: image.clone() });
+        }
+    }
+    pub(super) fn set_session(&mut self, group: &GroupId, session_timeout_ms: u64) {
+        let config = baton_coordinator::config::GroupConfig { session_timeout_ms, heartbeat_interval_ms: (session_timeout_ms / 6).clamp(300, 1_000), ..Default::default() };
+        self.meta(MetaCommand::SetGroupConfig { group: group.clone(), config: Some(config) });
+    }
+    pub(super) fn spawn(&mut self, group: &GroupId, id: &str, predecessor_dead: bool) {
+        self.incarnations += 1;
+        let drift_per_mille = if self.plan.drift { self.r.range(0, 100) as i64 - 50 } else { 0 };
+        let clock = Clock { offset: self.r.below(1_000_000), drift_per_mille };
+        let subscribed = self.some_topics();
+        let name = format!("{group}/{id}#{}", self.incarnations);
+        let mut p = Process::new(id, name, self.incarnations << 96 | 7, group.clone(), clock, subscribed, self.now);
+        p.next_send += self.r.below(300);
+        p.zombie = self.plan.zombies && self.r.pct(25);
+        p.hasty = self.r.pct(30);
+        p.slow_pct = self.plan.slow_pct;
+        p.slow_ms = *self.r.pick(&[200, 1_500, 6_000]).unwrap_or(&200);
+        p.rebalance_ms = *self.r.pick(&[1_000, 3_000, 10_000]).unwrap_or(&3_000);
+        p.wait_ms = if self.plan.wait && self.r.pct(50) { 800 } else { 0 };
+        p.predecessor_dead = predecessor_dead;
+        self.tell(|_| format!("{} starts (zombie: {}, predecessor_dead: {predecessor_dead})", p.name, p.zombie));
+        self.processes.push(p);
+    }
+    fn some_topics(&mut self) -> BTreeSet<TopicName> {
+        let all: BTreeSet<TopicName> = ["a", "b"].into_iter().map(TopicName::from).collect();
+        if self.r.pct(70) { all } else { all.into_iter().skip(self.r.below(2) as usize).take(1).collect() }
+    }
+    fn living(&self) -> Vec<usize> { (0..self.processes.len()).filter(|i| self.processes[*i].alive()).collect() }
+    fn victim(&mut self, ppm: u64) -> Option<usize> {
+        if !self.r.ppm(ppm) {
+            return None;
+        }
+        let living = self.living();
+        self.r.pick(&living).copied()
+    }
+    fn kill(&mut self, i: usize) {
+        self.tell(|w| format!("{} is killed", w.processes[i].name));
+        self.processes[i].drop_all(Phase::Gone);
+    }
+
+    pub(super) fn faults(&mut self) -> Verdict {
+        self.node_faults();
+        self.member_faults();
+        self.admin_faults();
+        Ok(())
+    }
+
+    fn node_faults(&mut self) {
+        let (now, plan) = (self.now, self.plan.clone());
+        if self.r.ppm(plan.leader) && self.replicas.healthy() {
+            let how = self.r.below(3);
+            self.fired.hit(["leader crashed", "leader cut off", "leader handed over"][how as usize]);
+            self.tell(|w| format!("leader {:?} of term {}: {}", w.replicas.leader, w.replicas.term, ["crashes", "is cut off", "hands over"][how as usize]));
+            self.replicas.change_leader(&mut self.r, now, how);
+            if plan.aimed && self.r.pct(40)
+                && let Some(i) = self.victim(1_000_000)
+            {
+                self.fired.hit("member killed with the leader");
+                self.kill(i);
+            }
+        }
+        if self.r.ppm(plan.lapse) && self.replicas.healthy() {
+            let until = now + self.r.range(500, 8_000);
+            self.fired.hit("lease lapsed, same term");
+            self.tell(|_| format!("the leader loses touch until {until}; nobody else is elected"));
+            self.replicas.lapse(now, until);
+        }
+        if self.r.ppm(plan.node_crash) && self.replicas.healthy() {
+            let n = self.r.below(3) as usize;
+            if self.replicas.leader != Some(n) {
+                self.fired.hit("follower crashed");
+                let at = now + self.r.range(300, 6_000);
+                self.replicas.crash(n, at);
+            }
+        }
+        if self.r.ppm(plan.lapse * 2) && self.replicas.healthy()
+            && let Some(n) = self.replicas.leader
+        {
+            self.fired.hit("leader paused within its lease");
+            self.replicas.nodes[n].paused = now + self.r.below(LEASE_AGE - 40);
+        }
+    }
+
+    fn member_faults(&mut self) {
+        let (now, plan) = (self.now, self.plan.clone());
+        if let Some(i) = self.victim(plan.member_crash) {
+            self.fired.hit("member killed");
+            self.kill(i);
+        }
+        if let Some(i) = self.victim(plan.member_cut) {
+            let until = now + self.r.range(plan.session_ms / 2, plan.session_ms * 5 / 2);
+            let how = self.r.below(3);
+            self.fired.hit(["member cut: out", "member cut: in", "member cut: both"][how as usize]);
+            self.tell(|w| format!("{} is cut off ({}) until {until}", w.processes[i].name, ["out", "in", "both"][how as usize]));
+            let p = &mut self.processes[i];
+            if how != 1 { p.cut_out = until }
+            if how != 0 { p.cut_in = until }
+        }
+        if let Some(i) = self.victim(plan.member_pause) {
+            self.fired.hit("member paused");
+            self.processes[i].paused = now + self.r.range(100, plan.session_ms * 2);
+        }
+        if let Some(i) = self.victim(plan.member_leave)
+            && self.processes[i].phase == Phase::Steady
+            && !self.processes[i].zombie
+        {
+            self.fired.hit("member leaves");
+            self.tell(|w| format!("{} stops everything and leaves", w.processes[i].name));
+            self.processes[i].drop_all(Phase::Leaving);
+            self.processes[i].next_send = 0;
+        }
+        // An operator who said that earlier processes are dead does not start another under the same id.
+        if let Some(i) = self.victim(plan.twin)
+            && !self.processes.iter().any(|p| p.alive() && p.predecessor_dead && p.id == self.processes[i].id && p.group == self.processes[i].group)
+        {
+            self.fired.hit("second process under one id");
+            let (g, id) = (self.processes[i].group.clone(), self.processes[i].id.clone());
+            self.spawn(&g, id.as_str(), false);
+        }
+        if let Some(i) = self.victim(plan.subscription) {
+            self.fired.hit("subscription changed");
+            let topics = self.some_topics();
+            let p = &mut self.processes[i];
+            (p.subscribed, p.say_subscription, p.next_send) = (topics, true, 0);
+        }
+        // Somebody starts them again, under the same id or another.
+        if self.r.ppm(4_000) {
+            let g = self.groups[self.r.below(self.groups.len() as u64) as usize].clone();
+            let ids: BTreeSet<String> = self.processes.iter().filter(|p| p.alive() && p.group == g).map(|p| p.id.to_string()).collect();
+            let free: Vec<String> = (0..plan.members + 2).map(|m| format!("m{m}")).filter(|m| !ids.contains(m)).collect();
+            if ids.len() < plan.members
+                && let Some(id) = self.r.pick(&free).cloned()
+            {
+                let dead = self.r.pct(30);
+                self.spawn(&g, &id, dead);
+            }
+        }
+    }
+
+    fn admin(&mut self, group: &GroupId, command: Command) {
+        let call = self.call(None, command);
+        self.calls[call].group = group.clone();
+        self.at(self.now + TICK, Ev::Request { node: None, call });
+    }
+
+    fn admin_faults(&mut self) {
+        let plan = self.plan.clone();
+        let g = self.groups[self.r.below(self.groups.len() as u64) as usize].clone();
+        if self.r.ppm(plan.topics) {
+            let name = TopicName::from(*self.r.pick(&["a", "b"]).unwrap_or(&"a"));
+            let have = self.meta.topics.get(&name).map(|t| t.partitions);
+            let id_if_new = u128::from(self.meta.revision) + 100;
+            match have {
+                Some(n) if self.r.pct(50) && n < 9 => {
+                    self.fired.hit("topic grown");
+                    self.meta(MetaCommand::DeclareTopic { name, partitions: n + 1, id_if_new });
+                }
+                Some(n) => {
+                    self.fired.hit("topic deleted");
+                    self.meta(MetaCommand::DeleteTopic { name: name.clone() });
+                    if self.r.pct(60) {
+                        self.fired.hit("topic made again at once");
+                        self.meta(MetaCommand::DeclareTopic { name, partitions: n, id_if_new });
+                    }
+                }
+                None => self.meta(MetaCommand::DeclareTopic { name, partitions: plan.partitions, id_if_new }),
+            }
+        }
+        if self.r.ppm(plan.admin_remove) {
+            let members: Vec<MemberId> = self.replicas.newest().shard.group(&g).map(|x| x.members.keys().cloned().collect()).unwrap_or_default();
+            if let Some(member) = self.r.pick(&members).cloned() {
+                self.fired.hit("administrator removes a member");
+                self.admin(&g, Command::RemoveMember { member });
+            }
+        }
+        if self.r.ppm(plan.delete_group) {
+            // Aimed: everybody is removed and the group deleted at once; a new process joins under its name.
+            let members: Vec<MemberId> = self.replicas.newest().shard.group(&g).map(|x| x.members.keys().cloned().collect()).unwrap_or_default();
+            self.fired.hit("group emptied and deleted");
+            for member in members {
+                self.admin(&g, Command::RemoveMember { member });
+            }
+            self.replicas.force_deleted = plan.force;
+            self.admin(&g, Command::DeleteGroup { force: plan.force });
+            if !self.processes.iter().any(|p| p.alive() && p.predecessor_dead && p.id.as_str() == "late" && p.group == g) {
+                self.spawn(&g, "late", false);
+            }
+        }
+        if self.r.ppm(plan.config) {
+            let session = *self.r.pick(&[3_000, 4_000, 12_000, 15_000]).unwrap_or(&3_000);
+            self.fired.hit("session changed");
+            self.set_session(&g, session);
+            if plan.aimed {
+                let soon = self.now + self.r.range(100, 2_500);
+                self.at(soon, Ev::LeaderDies);
+            }
+        }
+    }
+
+    /// The faults end: links heal, zombies and second processes go, everybody gets the newest image.
+    pub(super) fn grow_calm(&mut self) {
+        self.tell(|_| "calm from here on".into());
+        let mut kept: BTreeMap<(GroupId, MemberId), usize> = BTreeMap::new();
+        for i in self.living() {
+            let p = &mut self.processes[i];
+            (p.cut_in, p.cut_out, p.paused, p.slow_pct) = (0, 0, 0, 0);
+            let key = (p.group.clone(), p.id.clone());
+            let member = Replicas::newest(&self.replicas).shard.group(&key.0).and_then(|g| g.members.get(&key.1)).map(|m| m.incarnation);
+            let (zombie, is_member) = (p.zombie, member == Some(p.incarnation));
+            match kept.get(&key).copied() {
+                _ if zombie => self.kill(i),
+                Some(other) if is_member => {
+                    self.kill(other);
+                    kept.insert(key, i);
+                }
+                Some(_) => self.kill(i),
+                None => {
+                    kept.insert(key, i);
+                }
+            }
+        }
+        let image = Arc::new(self.meta.clone());
+        for node in 0..3 {
+            self.at(self.now, Ev::Image { node, image: image.clone() });
+        }
+    }
+}

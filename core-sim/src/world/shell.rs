@@ -1,0 +1,184 @@
+//! What a node's shell does with its shard: requests in, proposals and answers out, and every answer only past a lease check at its release.
+
+use super::*;
+use baton_coordinator::{record::Record, shard::*};
+
+impl World {
+    pub(super) fn arrive(&mut self, node: Option<usize>, call: usize) {
+        let Some(n) = node.or(self.replicas.leader) else { return self.refuse(call) };
+        if !self.replicas.nodes[n].up {
+            return;
+        }
+        if self.now < self.replicas.nodes[n].paused {
+            let later = self.replicas.nodes[n].paused;
+            return self.at(later, Ev::Request { node, call });
+        }
+        if self.replicas.nodes[n].shard.leading().is_none() {
+            return self.refuse(call);
+        }
+        let clocks = self.replicas.clocks(n, self.now);
+        let c = &mut self.calls[call];
+        c.arrived = self.now;
+        let request = Request { group: c.group.clone(), command: c.command.clone(), budget_ms: Some(5_000) };
+        self.replicas.nodes[n].shard.handle(Ticket(call as u64), request, clocks);
+        self.mark(call as u64);
+        self.tell(|w| {
+            let c = &w.calls[call];
+            let who = c.process.map_or("the administrator".to_string(), |i| w.processes[i].name.clone());
+            let what = match &c.command {
+                Command::Heartbeat(h) => format!("heartbeat epoch {} revision {} owned {:?}", h.epoch, h.assignment_revision.0, h.owned),
+                other => format!("{other:?}"),
+            };
+            format!("node {n} gets #{call}{} of {who}: {what}", if c.copy { " (copy)" } else { "" })
+        });
+    }
+    fn refuse(&mut self, call: usize) {
+        let result = Err(GroupError::Unavailable { reason: "not the leader".into() });
+        self.deliver(call, result);
+    }
+    fn deliver(&mut self, call: usize, result: Result<Response, GroupError>) {
+        let calm = self.calm();
+        if self.calls[call].copy || (!calm && self.r.pct(self.plan.loss_pct)) {
+            return;
+        }
+        let delay = TICK + if calm { 0 } else { self.r.below(self.plan.delay_ms) };
+        self.at(self.now + delay, Ev::Answer { call, result });
+    }
+
+    /// The lease check, when the answer is let go.
+    pub(super) fn release(&mut self, node: usize, term: Term, call: usize, result: Result<Response, GroupError>) -> Verdict {
+        let n = &self.replicas.nodes[node];
+        if !n.up {
+            return Ok(());
+        }
+        let same_term = n.shard.leading() == Some(term);
+        if !(same_term && (self.replicas.lease(node, term, self.now) || seeded::on(7))) {
+            self.fired.hit("answers withheld: no lease");
+            self.refuse(call);
+            return Ok(());
+        }
+        let c = &self.calls[call];
+        match (&c.command, &result) {
+            (Command::Heartbeat(h), Ok(Response::Heartbeat(v))) => {
+                self.judge.answered(&c.group, v)?;
+                let last = self.accepted.entry((c.group.clone(), h.member.clone(), h.incarnation)).or_default();
+                *last = (*last).max(c.arrived);
+            }
+            (Command::Commit(asked), Ok(Response::Committed(results))) => {
+                let current = self.judge.deletions.get(&c.group).copied().unwrap_or_default() == c.deletions;
+                if let (Some(m), true) = (&asked.member, current) {
+                    for (o, (p, done)) in asked.offsets.iter().zip(results) {
+                        if done.is_ok() {
+                            self.judge.commit_acked((c.group.clone(), p.clone()), o.token.0, m.commit_seq, o.offset)?;
+                        }
+                    }
+                }
+            }
+            _ => {}
+        }
+        self.mark(call as u64 ^ 0xa5);
+        self.deliver(call, result);
+        Ok(())
+    }
+
+    /// Timers under a lease, then everything the shards want done.
+    pub(super) fn shells(&mut self) -> Verdict {
+        for n in 0..self.replicas.nodes.len() {
+            let node = &self.replicas.nodes[n];
+            if !node.up || self.now < node.paused {
+                continue;
+            }
+            let clocks = self.replicas.clocks(n, self.now);
+            if let Some(term) = node.shard.leading()
+                && node.shard.poll_timeout().is_some_and(|at| at <= clocks.mono_ms)
+                && self.replicas.lease(n, term, self.now)
+            {
+                self.replicas.nodes[n].shard.handle_timeout(clocks);
+            }
+            while let Some(action) = self.replicas.nodes[n].shard.poll(clocks) {
+                let term = self.replicas.nodes[n].shard.leading();
+                match (action, term) {
+                    (Action::Propose(entry), _) => self.propose(n, entry)?,
+                    (Action::Reply { ticket, result }, Some(term)) => {
+                        self.rule_one(n, term, ticket.0 as usize, &result)?;
+                        let at = self.now + self.r.below(4) * TICK;
+                        self.at(at, Ev::Release { node: n, term, call: ticket.0 as usize, result });
+                    }
+                    (Action::Reply { ticket, result }, None) if matches!(result, Err(GroupError::Unavailable { .. })) => self.deliver(ticket.0 as usize, result),
+                    (Action::Reply { result, .. }, None) => return broken("answers-committed", format!("a shard that does not lead answers {result:?}")),
+                }
+            }
+            if self.replicas.nodes[n].shard.stats().refused_batches > 0 {
+                return broken("replay", format!("node {n} refused or undid a batch that broke an invariant"));
+            }
+        }
+        Ok(())
+    }
+
+    /// No heartbeat is answered while a batch of its group is in flight (held ones, which end by time, aside).
+    fn rule_one(&self, n: usize, term: Term, call: usize, result: &Result<Response, GroupError>) -> Verdict {
+        let Some((t, base, groups)) = self.proposed.get(&n) else { return Ok(()) };
+        let c = &self.calls[call];
+        let in_flight = *t == term && *base == self.replicas.nodes[n].shard.state().sequence && groups.contains(&c.group);
+        let held = matches!(&c.command, Command::Heartbeat(h) if h.wait_ms > 0);
+        if in_flight && !held && matches!(result, Ok(Response::Heartbeat(_))) {
+            return broken("answers-committed", format!("node {n} answers heartbeat #{call} while a batch of {} is in flight", c.group));
+        }
+        Ok(())
+    }
+
+    fn propose(&mut self, n: usize, entry: baton_coordinator::record::LogEntry) -> Verdict {
+        let decoded = baton_coordinator::record::LogEntry::decode(&entry.encode());
+        if decoded.as_ref() != Ok(&entry) {
+            return broken("replicas-agree", "an entry does not survive its encoding");
+        }
+        self.proposed.insert(n, (entry.term, entry.base_sequence, entry.batches.iter().map(|b| b.group.clone()).collect()));
+        self.mark(entry.base_sequence ^ 0x77);
+        let mut removed = Vec::new();
+        for b in &entry.batches {
+            for r in &b.records {
+                match r {
+                    Record::History(h) => {
+                        if self.story.is_some() {
+                            let line = format!("node {n} decides for {} (on {}): {} ({})", b.group, entry.base_sequence, h.cause, h.kind);
+                            self.tell(|_| line);
+                        }
+                        if let ("expired", Some(m)) = (h.kind.as_str(), &h.member) {
+                            self.fired.hit("expired");
+                            self.expired_in_time(n, &b.group, m)?;
+                        }
+                    }
+                    Record::Removed { member, .. } => removed.push((b.group.clone(), member.clone())),
+                    _ => {}
+                }
+            }
+        }
+        let mut delay = TICK + self.r.below(self.plan.commit_ms);
+        if self.plan.aimed && !self.calm() && !removed.is_empty() {
+            // Aimed: the member's own heartbeat arrives between the proposal and the commit of its removal.
+            delay += 300;
+            for (g, m) in removed {
+                if let Some(i) = self.processes.iter().position(|p| p.alive() && p.phase == Phase::Steady && p.group == g && p.id == m) {
+                    self.fired.hit("heartbeat during its own removal");
+                    self.processes[i].waiting = None;
+                    self.processes[i].next_send = 0;
+                    self.let_send(i, Some(n));
+                }
+            }
+        }
+        self.replicas.propose(n, entry, self.now, delay);
+        Ok(())
+    }
+
+    /// Nobody is expired before its promised session has passed, on the leader's clock, since it was last heard or since this leader began.
+    fn expired_in_time(&self, n: usize, group: &GroupId, m: &MemberId) -> Verdict {
+        let Some(x) = self.replicas.nodes[n].shard.group(group).and_then(|g| g.members.get(m)) else { return Ok(()) };
+        let heard = self.accepted.get(&(group.clone(), m.clone(), x.incarnation)).copied().unwrap_or_default();
+        let since = heard.max(self.replicas.nodes[n].led_at);
+        let passed = (self.now - since) * 105 / 100 + 2 * TICK;
+        if passed < x.session_promised_ms {
+            return broken("timers", format!("{group}: {m} is expired {} ms after it was last heard (or its leader began), promised were {}", self.now - since, x.session_promised_ms));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,355 @@
+//! One task per shard: hands requests to it, carries out what it wants, and lets an answer go only under a lease of the term it was decided in.
+//!
+//! It never waits for a proposal: the outcome comes back through the machine. It decides nothing about groups. `Node` sends it mail.
+
+use crate::{
+    clock::Clock,
+    machine::{MetaSlot, ShardSlot},
+};
+use baton_coordinator::{
+    command::{GroupError, Request, Response},
+    ids::{Millis, Term},
+    shard::{Action, Ticket},
+};
+use baton_raft::{GroupHandle, GroupStatus};
+use std::{
+    collections::BTreeMap,
+    future::Future,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+use tokio::sync::{mpsc, oneshot};
+
+/// Requests that may wait for a driver.
+pub const MAILBOX: usize = 4_096;
+/// The loop looks at everything at least this often.
+const TICK_MS: Millis = 100;
+/// An idle leader checks its lease this often, so that it learns of a lapse (`safety.md` 19).
+const CHECK_EVERY_MS: Millis = 250;
+/// A gap between two good checks above this counts as a lapse although nobody saw one: this process, or the machine, did not run.
+const GAP_MS: Millis = 1_500;
+/// A barrier that takes longer is tried again.
+const GATE_TIMEOUT: Duration = Duration::from_millis(2_000);
+/// A lease check that takes longer has failed.
+const CHECK_TIMEOUT: Duration = Duration::from_millis(1_000);
+/// Callers that went away are looked for this often.
+const SWEEP_EVERY_MS: Millis = 1_000;
+
+/// What became of a request.
+#[derive(Debug)]
+pub enum Outcome {
+    /// The shard took it. `GroupError::Unavailable` means: unknown.
+    Done(Result<Response, GroupError>),
+    /// Nothing was done and nothing will be: it may be sent again.
+    NotTaken(String),
+}
+
+/// A request on its way to a shard.
+pub struct Mail {
+    pub request: Request,
+    pub arrived: Millis,
+    pub reply: oneshot::Sender<Outcome>,
+}
+
+type Pending<T> = Option<Pin<Box<dyn Future<Output = T> + Send>>>;
+
+/// Waits for `slot`'s future and empties it; for ever if there is none.
+async fn finish<T>(slot: &mut Pending<T>) -> T {
+    match slot {
+        Some(f) => {
+            let r = f.as_mut().await;
+            *slot = None;
+            r
+        }
+        None => std::future::pending().await,
+    }
+}
+
+/// An answer that has been decided and waits for its lease check.
+struct Ready {
+    ticket: Ticket,
+    term: Term,
+    result: Result<Response, GroupError>,
+}
+
+pub struct Driver {
+    node: u64,
+    slot: Arc<ShardSlot>,
+    meta: Arc<MetaSlot>,
+    group: GroupHandle,
+    clock: Clock,
+    mail: mpsc::Receiver<Mail>,
+    callers: BTreeMap<Ticket, oneshot::Sender<Outcome>>,
+    last_ticket: u64,
+    ready: Vec<Ready>,
+    /// The lease check that is out, the answers it is for, and whether a due timer waits for it.
+    check: Pending<Result<Term, String>>,
+    checking: Vec<Ready>,
+    check_timers: bool,
+    last_check: Millis,
+    last_good: Millis,
+    /// The lease was lost in this term: all timers must be armed anew before anything else.
+    lapsed: bool,
+    gate: Pending<Result<(), String>>,
+    gate_term: Term,
+    gate_retry: Millis,
+    last_led: Term,
+    proposals: Arc<Proposals>,
+    swept: Millis,
+    image_revision: u64,
+}
+
+#[derive(Default)]
+struct Proposals {
+    out: AtomicU64,
+    /// The newest term in which one failed.
+    failed: AtomicU64,
+}
+
+impl Driver {
+    /// Starts the driver of a shard; it runs until `mail` is closed or its task ends.
+    pub fn new(node: u64, slot: Arc<ShardSlot>, meta: Arc<MetaSlot>, group: GroupHandle, clock: Clock, mail: mpsc::Receiver<Mail>) -> Driver {
+        let now = clock.now().mono_ms;
+        Driver {
+            node, slot, meta, group, clock, mail, callers: BTreeMap::new(), last_ticket: 0, ready: Vec::new(), check: None, checking: Vec::new(), check_timers: false,
+            last_check: now, last_good: now, lapsed: false, gate: None, gate_term: 0, gate_retry: 0, last_led: 0, proposals: Arc::default(), swept: now, image_revision: 0,
+        }
+    }
+
+    pub async fn run(mut self) {
+        loop {
+            self.follow_leadership();
+            self.work();
+            let wait = self.nap();
+            tokio::select! {
+                biased;
+                r = finish(&mut self.check) => self.checked(r),
+                r = finish(&mut self.gate) => self.gate_done(r),
+                m = self.mail.recv() => {
+                    let Some(m) = m else { return };
+                    self.take(m);
+                    while let Ok(m) = self.mail.try_recv() {
+                        self.take(m);
+                    }
+                }
+                () = self.slot.wake.notified() => {}
+                () = self.group.changed() => {}
+                () = tokio::time::sleep(wait) => {}
+            }
+        }
+    }
+
+    fn nap(&self) -> Duration {
+        let now = self.clock.now().mono_ms;
+        let due = self.slot.shard().poll_timeout().map_or(TICK_MS, |d| d.saturating_sub(now));
+        // A due timer whose check is out, or that waits for a lapsed lease, must not make the loop spin.
+        Duration::from_millis(due.clamp(if self.check.is_some() || self.lapsed { 20 } else { 1 }, TICK_MS))
+    }
+
+    /// Leadership gained, lost, or of another term.
+    fn follow_leadership(&mut self) {
+        let status = self.group.status();
+        let leading = self.slot.shard().leading();
+        let may = status.is_leader && self.slot.stopped().is_none();
+        if let Some(term) = leading
+            && (!may || status.term != term || self.proposals.failed.load(Ordering::Acquire) == term)
+        {
+            self.step_down();
+        }
+        if !may {
+            self.gate = None;
+            return;
+        }
+        let now = self.clock.now().mono_ms;
+        let open = self.slot.shard().leading() == Some(status.term);
+        if !open && (self.gate.is_none() || self.gate_term != status.term) && now >= self.gate_retry {
+            self.gate_term = status.term;
+            self.gate = Some(Box::pin(gate(self.group.clone(), self.slot.clone(), self.proposals.clone(), status, self.last_led)));
+        }
+    }
+
+    fn step_down(&mut self) {
+        self.slot.shard().step_down();
+        self.collect();
+        self.check = None;
+        self.lapsed = false;
+        for r in self.checking.drain(..).chain(self.ready.drain(..)).collect::<Vec<_>>() {
+            self.answer(r.ticket, Err(lost()));
+        }
+    }
+
+    /// Everything of the term is applied: the shard may lead.
+    fn gate_done(&mut self, result: Result<(), String>) {
+        let status = self.group.status();
+        let now = self.clock.now();
+        if result.is_err() || !status.is_leader || status.term != self.gate_term || self.slot.stopped().is_some() {
+            self.gate_retry = now.mono_ms + 50;
+            return;
+        }
+        self.proposals.failed.store(0, Ordering::Release);
+        self.last_led = status.term;
+        (self.lapsed, self.last_good, self.last_check) = (false, now.mono_ms, now.mono_ms);
+        let image = self.meta.image();
+        self.image_revision = image.revision;
+        let mut shard = self.slot.shard();
+        shard.metadata(image, now);
+        shard.lead(self.node, status.term, now);
+        tracing::debug!(shard = shard.id(), term = status.term, "leads");
+    }
+
+    fn take(&mut self, mail: Mail) {
+        let now = self.clock.now();
+        let Mail { mut request, arrived, reply } = mail;
+        let refuse = |reason: &str| Outcome::NotTaken(reason.into());
+        let waited = now.mono_ms.saturating_sub(arrived);
+        let refusal = if request.budget_ms.is_some_and(|b| b < waited) {
+            Some(Outcome::Done(Err(GroupError::Unavailable { reason: "the request was taken up later than its timeout_ms: nothing was done".into() })))
+        } else if self.lapsed {
+            Some(refuse("the leader of the group's shard cannot reach a majority of its nodes"))
+        } else if self.slot.shard().leading().is_none() {
+            Some(refuse("the group's shard has no leader that is ready here"))
+        } else {
+            None
+        };
+        if let Some(refusal) = refusal {
+            // The caller may have gone away: nobody misses it then.
+            let _ = reply.send(refusal);
+            return;
+        }
+        request.budget_ms = request.budget_ms.map(|b| b - waited);
+        self.last_ticket += 1;
+        let ticket = Ticket(self.last_ticket);
+        self.callers.insert(ticket, reply);
+        self.slot.shard().handle(ticket, request, now);
+    }
+
+    /// Carries out everything the shard wants, and starts a lease check if something waits for one.
+    fn work(&mut self) {
+        let now = self.clock.now();
+        let image = self.meta.image();
+        if image.revision > self.image_revision {
+            self.image_revision = image.revision;
+            self.slot.shard().metadata(image, now);
+        }
+        self.collect();
+        if now.mono_ms >= self.swept + SWEEP_EVERY_MS {
+            self.swept = now.mono_ms;
+            self.sweep();
+        }
+        let (leading, due) = {
+            let shard = self.slot.shard();
+            (shard.leading().is_some(), shard.poll_timeout().is_some_and(|d| d <= now.mono_ms))
+        };
+        let every = if self.lapsed { 50 } else { CHECK_EVERY_MS };
+        let wanted = !self.ready.is_empty() || (due && !self.lapsed) || now.mono_ms >= self.last_check + every;
+        if leading && self.check.is_none() && wanted {
+            self.last_check = now.mono_ms;
+            self.checking = std::mem::take(&mut self.ready);
+            self.check_timers = due;
+            let group = self.group.clone();
+            self.check = Some(Box::pin(async move {
+                match tokio::time::timeout(CHECK_TIMEOUT, group.lease()).await {
+                    Ok(Ok(term)) => Ok(term),
+                    Ok(Err(e)) => Err(e.to_string()),
+                    Err(_) => Err("the lease check took too long".into()),
+                }
+            }));
+        }
+    }
+
+    /// A lease check ended: its answers go out, or are replaced.
+    fn checked(&mut self, result: Result<Term, String>) {
+        let now = self.clock.now();
+        let leading = self.slot.shard().leading();
+        let term = result.ok().filter(|t| leading == Some(*t));
+        for r in std::mem::take(&mut self.checking) {
+            let result = if term == Some(r.term) { r.result } else { Err(lost()) };
+            self.answer(r.ticket, result);
+        }
+        let Some(term) = term else {
+            self.lapsed = leading.is_some();
+            return;
+        };
+        let broken = self.lapsed || now.mono_ms.saturating_sub(self.last_good) > GAP_MS;
+        (self.lapsed, self.last_good) = (false, now.mono_ms);
+        let mut shard = self.slot.shard();
+        if broken {
+            tracing::info!(shard = shard.id(), term, "the lease was interrupted: all timers start again");
+            shard.lead(self.node, term, now);
+        } else if self.check_timers {
+            shard.handle_timeout(now);
+        }
+    }
+
+    /// Fetches the shard's actions.
+    fn collect(&mut self) {
+        loop {
+            let now = self.clock.now();
+            let (action, term) = {
+                let mut shard = self.slot.shard();
+                (shard.poll(now), shard.leading())
+            };
+            match (action, term) {
+                (None, _) => return,
+                (Some(Action::Propose(entry)), _) => self.propose(entry.term, entry.encode()),
+                // "Unknown" reveals nothing and needs no lease.
+                (Some(Action::Reply { ticket, result: result @ Err(GroupError::Unavailable { .. }) }), _) => self.answer(ticket, result),
+                (Some(Action::Reply { ticket, result }), Some(term)) => self.ready.push(Ready { ticket, term, result }),
+                (Some(Action::Reply { ticket, .. }), None) => self.answer(ticket, Err(lost())),
+            }
+        }
+    }
+
+    /// Its outcome is learned by replay; only a proposal that surely failed, in a term that goes on, must be noticed here.
+    fn propose(&self, term: Term, payload: Vec<u8>) {
+        self.proposals.out.fetch_add(1, Ordering::AcqRel);
+        let (group, proposals, slot) = (self.group.clone(), self.proposals.clone(), self.slot.clone());
+        tokio::spawn(async move {
+            let r = group.propose(payload).await;
+            if let Err(e) = r {
+                tracing::debug!(%e, "proposal");
+                proposals.failed.fetch_max(term, Ordering::AcqRel);
+            }
+            proposals.out.fetch_sub(1, Ordering::AcqRel);
+            slot.wake.notify_one();
+        });
+    }
+
+    fn answer(&mut self, ticket: Ticket, result: Result<Response, GroupError>) {
+        if let Some(caller) = self.callers.remove(&ticket) {
+            // The caller may have gone away: nobody misses it then.
+            let _ = caller.send(Outcome::Done(result));
+        }
+    }
+
+    /// Forgets callers that went away.
+    fn sweep(&mut self) {
+        let gone: Vec<Ticket> = self.callers.iter().filter(|(_, c)| c.is_closed()).map(|(t, _)| *t).collect();
+        for t in gone {
+            self.callers.remove(&t);
+            self.slot.shard().abandon(t);
+        }
+    }
+}
+
+fn lost() -> GroupError { GroupError::Unavailable { reason: "the node that answers lost the leadership of the group's shard, or its lease".into() } }
+
+/// Waits until everything of this term is applied here. A second gate in one term also waits for every own proposal of the first: an entry of it that
+/// is replayed later could be taken for one of the second.
+async fn gate(group: GroupHandle, slot: Arc<ShardSlot>, proposals: Arc<Proposals>, status: GroupStatus, last_led: Term) -> Result<(), String> {
+    if last_led == status.term {
+        while proposals.out.load(Ordering::Acquire) > 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+    let last_log = group.status().last_log.max(status.last_log);
+    let term = tokio::time::timeout(GATE_TIMEOUT, group.barrier()).await.map_err(|_| "the barrier took too long".to_string())?.map_err(|e| e.to_string())?;
+    while last_led == status.term && slot.applied() < last_log {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    if term == status.term { Ok(()) } else { Err(format!("the term is {term} by now")) }
+}

@@ -1,0 +1,266 @@
+//! Three nodes in one process: a request through any node, hand-over between members, loss of a leader, restart, drain, an emptied folder.
+
+use baton_coordinator::{
+    command::*,
+    ids::*,
+    metadata::MetaCommand,
+    shard::shard_of,
+};
+use baton_node::{MetaRefusal, Node, NodeConfig, Refusal, StartError};
+use baton_raft::RaftConfig;
+use baton_storage::SimDisk;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    future::Future,
+    net::TcpListener,
+    time::{Duration, Instant},
+};
+
+const WAIT: Duration = Duration::from_secs(3);
+
+struct Disks {
+    wal: SimDisk,
+    snapshots: SimDisk,
+    directory: u128,
+}
+impl Disks {
+    fn new() -> Disks { Disks { wal: SimDisk::new(), snapshots: SimDisk::new(), directory: Node::random_id() } }
+}
+
+struct World {
+    peers: BTreeMap<u64, String>,
+    disks: BTreeMap<u64, Disks>,
+    nodes: BTreeMap<u64, Node>,
+}
+
+impl World {
+    async fn start(n: u64) -> World {
+        let listeners: Vec<TcpListener> = (0..n).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+        let peers: BTreeMap<u64, String> = (1..).zip(&listeners).map(|(id, l)| (id, l.local_addr().unwrap().to_string())).collect();
+        drop(listeners);
+        let mut w = World { peers, disks: (1..=n).map(|id| (id, Disks::new())).collect(), nodes: BTreeMap::new() };
+        // One after the other would wait for ever: each waits for all.
+        let starts: Vec<_> = (1..=n).map(|id| tokio::spawn(Node::start(w.config(id), w.disks[&id].wal.clone(), w.disks[&id].snapshots.clone()))).collect();
+        for (id, s) in (1..).zip(starts) {
+            w.nodes.insert(id, s.await.unwrap().unwrap());
+        }
+        for node in w.nodes.values() {
+            eventually("every node is ready", async || node.ready()).await;
+        }
+        w
+    }
+    fn config(&self, id: u64) -> NodeConfig {
+        NodeConfig {
+            node: id, http_advertise: format!("http-{id}"), peers: self.peers.clone(), shards: 4, directory: self.disks[&id].directory, segment_bytes: 1 << 20,
+            raft: RaftConfig { listen: self.peers[&id].clone(), secret: b"secret".to_vec(), ..RaftConfig::default() }, ..NodeConfig::default()
+        }
+    }
+    async fn stop(&mut self, id: u64) {
+        self.nodes.remove(&id).unwrap().shutdown().await;
+    }
+    async fn restart(&mut self, id: u64) -> Result<(), StartError> {
+        let d = self.disks.get_mut(&id).unwrap();
+        (d.wal, d.snapshots) = (d.wal.mount(), d.snapshots.mount());
+        let node = Node::start(self.config(id), self.disks[&id].wal.clone(), self.disks[&id].snapshots.clone()).await?;
+        self.nodes.insert(id, node);
+        Ok(())
+    }
+    /// The `i`th running node, round and round.
+    fn any(&self, i: usize) -> &Node { self.nodes.values().nth(i % self.nodes.len()).unwrap() }
+    fn leader_of(&self, group: &str) -> Option<u64> {
+        let s = usize::from(shard_of(&group.into(), 4));
+        self.any(0).cluster().shards[s].leader.filter(|l| self.nodes.contains_key(l))
+    }
+}
+
+async fn eventually<T, E: std::fmt::Debug, F: Future<Output = Result<T, E>>>(what: &str, mut f: impl FnMut() -> F) -> T {
+    let start = Instant::now();
+    loop {
+        match f().await {
+            Ok(t) => return t,
+            Err(e) if start.elapsed() > Duration::from_secs(20) => panic!("{what}: not within 20 s: {e:?}"),
+            Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+        }
+    }
+}
+
+struct Member {
+    id: String,
+    incarnation: Incarnation,
+    epoch: Epoch,
+    revision: AssignmentRevision,
+    held: BTreeMap<Partition, FencingToken>,
+}
+impl Member {
+    fn new(id: &str) -> Member { Member { id: id.into(), incarnation: Incarnation(Node::random_id()), epoch: 0, revision: AssignmentRevision(0), held: BTreeMap::new() } }
+    async fn beat(&mut self, node: &Node) -> Result<HeartbeatView, Refusal> {
+        let joins = self.epoch == 0;
+        let h = Heartbeat {
+            member: self.id.as_str().into(), incarnation: self.incarnation, epoch: self.epoch, assignment_revision: self.revision,
+            subscribed_topics: joins.then(|| BTreeSet::from(["orders".into()])), rebalance_timeout_ms: joins.then_some(60_000),
+            owned: Some(self.held.keys().cloned().collect()), ..Heartbeat::default()
+        };
+        match node.request(Request { group: "g".into(), command: Command::Heartbeat(h), budget_ms: None }, WAIT).await? {
+            Response::Heartbeat(v) => {
+                self.epoch = v.member_epoch;
+                self.revision = v.assignment_revision;
+                if let Some(a) = &v.assignment {
+                    self.held = a.clone();
+                }
+                Ok(v)
+            }
+            other => panic!("a heartbeat was answered with {other:?}"),
+        }
+    }
+}
+
+/// Heartbeats of all members through changing nodes until they share 6 partitions fairly. A refusal by rule is a failure; "unavailable" is not.
+async fn settle(w: &World, members: &mut [Member]) {
+    let start = Instant::now();
+    for i in 0.. {
+        for (k, m) in members.iter_mut().enumerate() {
+            match m.beat(w.any(i + k)).await {
+                Ok(_) | Err(Refusal::Unavailable { .. }) => {}
+                Err(e) => panic!("{}: {e}", m.id),
+            }
+        }
+        let all: Vec<&Partition> = members.iter().flat_map(|m| m.held.keys()).collect();
+        let distinct: BTreeSet<&&Partition> = all.iter().collect();
+        assert_eq!(all.len(), distinct.len(), "two members believe in one partition: {all:?}");
+        let fair = members.iter().all(|m| m.held.len() == 6 / members.len());
+        if all.len() == 6 && fair {
+            return;
+        }
+        assert!(start.elapsed() < Duration::from_secs(20), "no agreement: {all:?}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+async fn ask(node: &Node, command: Command) -> Result<Response, Refusal> { node.request(Request { group: "g".into(), command, budget_ms: None }, WAIT).await }
+
+async fn declare(node: &Node) {
+    let declare = MetaCommand::DeclareTopic { name: "orders".into(), partitions: 6, id_if_new: Node::random_id() };
+    let revision = node.meta(declare).await.unwrap();
+    assert!(node.metadata().revision >= revision);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn members_go_on_when_the_leader_dies() {
+    let mut w = World::start(3).await;
+    declare(w.any(1)).await;
+    for i in 0..3 {
+        let image = w.any(i).fresh_metadata().await.unwrap();
+        assert_eq!(image.topics[&"orders".into()].partitions, 6);
+    }
+    let refused = w.any(2).meta(MetaCommand::DeclareTopic { name: "orders".into(), partitions: 2, id_if_new: 1 }).await;
+    assert!(matches!(refused, Err(MetaRefusal::Meta(_))), "{refused:?}");
+
+    let mut members = vec![Member::new("m1")];
+    settle(&w, &mut members).await;
+    members.push(Member::new("m2"));
+    settle(&w, &mut members).await;
+
+    // A commit through one node is read through every other.
+    let (p, token) = members[0].held.iter().next().map(|(p, t)| (p.clone(), *t)).unwrap();
+    let commit = |offset, token| Command::Commit(Commit {
+        member: Some(CommitMember { member: members[0].id.as_str().into(), incarnation: members[0].incarnation, commit_seq: 1 }),
+        offsets: vec![CommitOffset { partition: p.clone(), token, offset, metadata: String::new(), leader_epoch: None }],
+    });
+    let done = eventually("a commit", async || ask(w.any(2), commit(41, token)).await).await;
+    assert!(matches!(&done, Response::Committed(c) if c[0].1.is_ok()), "{done:?}");
+    let stale = eventually("a commit", async || ask(w.any(1), commit(42, FencingToken(token.0 - 1))).await).await;
+    assert!(matches!(&stale, Response::Committed(c) if c[0].1 == Err(CommitRefusal::StaleToken)), "{stale:?}");
+    let fetch = Command::FetchOffsets { topic: None, partition: None };
+    for i in 0..3 {
+        let offsets = eventually("offsets", async || ask(w.any(i), fetch.clone()).await).await;
+        assert!(matches!(&offsets, Response::Offsets(o) if o.len() == 1 && o[0].offset == 41), "{offsets:?}");
+    }
+    let unknown = ask(w.any(0), Command::RemoveMember { member: "nobody".into() }).await;
+    assert!(matches!(unknown, Err(Refusal::Group(GroupError::UnknownMember { .. }))), "{unknown:?}");
+
+    // The leader dies. Nobody is fenced, nothing is lost, tokens stay.
+    let before: Vec<_> = members.iter().map(|m| m.held.clone()).collect();
+    let leader = eventually("a leader", async || w.leader_of("g").ok_or("none")).await;
+    w.stop(leader).await;
+    let dead = Instant::now();
+    for m in &mut members {
+        loop {
+            match m.beat(w.any(0)).await {
+                Ok(_) => break,
+                Err(Refusal::Unavailable { .. }) if dead.elapsed() < Duration::from_secs(10) => tokio::time::sleep(Duration::from_millis(50)).await,
+                Err(e) => panic!("{}: {e}", m.id),
+            }
+        }
+    }
+    println!("the group answered again after {:?}", dead.elapsed());
+    assert_eq!(before, members.iter().map(|m| m.held.clone()).collect::<Vec<_>>());
+    let offsets = eventually("offsets", async || ask(w.any(1), fetch.clone()).await).await;
+    assert!(matches!(&offsets, Response::Offsets(o) if o.len() == 1 && o[0].offset == 41), "{offsets:?}");
+
+    // It comes back and catches up.
+    w.restart(leader).await.unwrap();
+    let back = w.nodes[&leader].clone();
+    eventually("the node is ready again", async || back.ready()).await;
+    settle(&w, &mut members).await;
+    eventually("the lists agree", async || {
+        let groups = back.list_groups().await;
+        if groups.len() == 1 && groups[0].members == 2 { Ok(()) } else { Err(groups) }
+    })
+    .await;
+    assert!(back.metrics().iter().any(|m| m.name == "baton_group_count"));
+    for n in w.nodes.values() {
+        n.shutdown().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn leaderships_are_spread_and_given_away() {
+    let w = World::start(3).await;
+    // 4 shards on 3 nodes: nobody keeps more than 2.
+    eventually("an even spread", async || {
+        let view = w.any(0).cluster();
+        let most = (1..=3).map(|n| view.shards.iter().filter(|s| s.leader == Some(n)).count()).max();
+        if view.shards.iter().all(|s| s.leader.is_some()) && most <= Some(2) { Ok(()) } else { Err(view.shards) }
+    })
+    .await;
+    declare(w.any(0)).await;
+    let mut members = vec![Member::new("m1"), Member::new("m2")];
+    settle(&w, &mut members).await;
+    let leader = eventually("a leader", async || w.leader_of("g").ok_or("none")).await;
+    let start = Instant::now();
+    w.nodes[&leader].drain().await;
+    println!("drained in {:?}", start.elapsed());
+    let view = w.nodes[&leader].cluster();
+    assert!(view.shards.iter().all(|s| s.leader != Some(leader)), "{:?}", view.shards);
+    assert!(w.nodes[&leader].ready().is_err());
+    let held: Vec<_> = members.iter().map(|m| m.held.clone()).collect();
+    settle(&w, &mut members).await;
+    assert_eq!(held, members.iter().map(|m| m.held.clone()).collect::<Vec<_>>());
+    for n in w.nodes.values() {
+        n.shutdown().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_emptied_folder_is_refused() {
+    let mut w = World::start(3).await;
+    w.stop(3).await;
+    w.disks.insert(3, Disks::new());
+    let r = w.restart(3).await;
+    assert!(matches!(r, Err(StartError::ClusterExists { node: 3, .. })), "{r:?}");
+    for n in w.nodes.values() {
+        n.shutdown().await;
+    }
+}
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_node_alone_serves_and_comes_back() {
+    let mut w = World::start(1).await;
+    declare(w.any(0)).await;
+    let mut members = vec![Member::new("m1"), Member::new("m2")];
+    settle(&w, &mut members).await;
+    w.stop(1).await;
+    w.restart(1).await.unwrap();
+    eventually("the node is ready again", async || w.any(0).ready()).await;
+    settle(&w, &mut members).await;
+    w.stop(1).await;
+}

@@ -1,0 +1,60 @@
+//! `baton`: one binary for a node, a development cluster and a look at a running cluster.
+//! This crate only wires: options, data folder, signals, logs. Every rule of the protocol lives below it.
+
+mod args;
+mod demo;
+mod dev;
+mod folder;
+mod http;
+mod serve;
+mod signals;
+mod status;
+
+use anyhow::Result;
+use args::{Args, Opt, help};
+use std::process::ExitCode;
+
+const USAGE: &str = "\
+baton: a coordinator for consumer groups. Work is given to one worker at a time, also when machines stall or fail.
+
+  baton dev       a cluster of three nodes on this machine, to try things out
+  baton serve     one node of a cluster
+  baton status    nodes, shards and groups of a running cluster
+  baton version
+
+`baton COMMAND --help` lists the options of a command.
+";
+
+fn main() -> ExitCode {
+    let argv: Vec<String> = std::env::args().skip(1).collect();
+    match run(&argv) {
+        Ok(code) => code,
+        Err(e) => { eprintln!("baton: {e:#}"); ExitCode::FAILURE }
+    }
+}
+
+fn run(argv: &[String]) -> Result<ExitCode> {
+    let (command, rest) = match argv.split_first() { Some((c, r)) => (c.as_str(), r), None => ("help", argv) };
+    match command {
+        "serve" => with("serve", "one node of a cluster", serve::OPTIONS, rest, serve::run),
+        "dev" => with("dev", "a cluster on this machine, to try things out; its nodes end with it", dev::OPTIONS, rest, dev::run),
+        "status" => with("status", "nodes, shards and groups of a running cluster", status::OPTIONS, rest, status::run),
+        "version" | "--version" | "-V" => { println!("baton {}", env!("CARGO_PKG_VERSION")); Ok(ExitCode::SUCCESS) }
+        "help" | "--help" | "-h" => { print!("{USAGE}"); Ok(ExitCode::SUCCESS) }
+        other => { eprint!("baton: {other:?} is not a command\n\n{USAGE}"); Ok(ExitCode::from(2)) }
+    }
+}
+
+fn with(command: &str, about: &str, options: &'static [Opt], argv: &[String], run: fn(Args) -> Result<ExitCode>) -> Result<ExitCode> {
+    match Args::parse(command, options, argv, |name| std::env::var(name).ok())? {
+        Some(args) => run(args),
+        None => { print!("baton {command}: {about}\n\n{}", help(options)); Ok(ExitCode::SUCCESS) }
+    }
+}
+
+/// A pipe that was closed by its reader (`baton status | head`) is no reason for a panic message.
+pub fn say(text: &str) {
+    use std::io::Write;
+    let mut out = std::io::stdout().lock();
+    let _ = writeln!(out, "{text}").and_then(|()| out.flush());
+}
