@@ -217,6 +217,14 @@ fn joined(g: &mut Group, j: &Joined, last_token: &mut u64) -> Result<(), Violati
     if let Some(old) = j.replaces {
         fence(g, &j.member, old);
     }
+    // Another incarnation of the id is in: those before it are replaced, a late copy of their join must not take its place (`safety.md` 6).
+    for (id, before) in std::mem::take(&mut g.departed) {
+        if id != j.member {
+            g.departed.push_back((id, before));
+        } else if before != j.incarnation {
+            fence(g, &j.member, before);
+        }
+    }
     g.members.insert(j.member.clone(), m);
     Ok(())
 }
@@ -283,6 +291,11 @@ fn removed(g: &mut Group, member: &MemberId, freed: &[Partition], held: &[Partit
     g.target.remove(member);
     if fence_it {
         fence(g, member, m.incarnation);
+    } else {
+        g.departed.push_back((member.clone(), m.incarnation));
+        if g.departed.len() > FENCED_MAX {
+            g.departed.pop_front();
+        }
     }
     Ok(())
 }

@@ -267,7 +267,7 @@ impl Shard {
         };
         if let Command::Heartbeat(h) = &request.command {
             // A later heartbeat of the same process ends its held one at once.
-            soft::end_wait(l, &mut self.out, &request.group, &h.member, Some(h.incarnation));
+            soft::end_wait(l, &mut self.out, &request.group, &h.member, Some(h.incarnation), now);
         }
         l.queue.push_back(Waiting { ticket: Some(ticket), group: request.group, what: What::Request(request.command), arrived: now.mono_ms, budget_ms: request.budget_ms });
     }
@@ -296,7 +296,7 @@ impl Shard {
         }
         while let Some(timer) = l.timers.pop_due(now.mono_ms) {
             match timer {
-                Timer::Wait(group, member) => soft::end_wait(l, &mut self.out, &group, &member, None),
+                Timer::Wait(group, member) => soft::end_wait(l, &mut self.out, &group, &member, None, now),
                 Timer::Command(group, command) => {
                     l.queue.push_back(Waiting { ticket: None, group, what: What::Timer(command), arrived: now.mono_ms, budget_ms: None });
                 }

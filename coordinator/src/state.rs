@@ -52,6 +52,8 @@ pub struct Group {
     pub config: GroupConfig,
     /// Incarnations that left or were replaced: never accepted again. Bounded, oldest forgotten first.
     pub fenced: VecDeque<(MemberId, Incarnation)>,
+    /// Incarnations that expired or were removed: they may join again until another incarnation of their id does. Bounded like `fenced`.
+    pub departed: VecDeque<(MemberId, Incarnation)>,
     pub history: VecDeque<HistoryRecord>,
     /// Set when a record broke an invariant: grants nothing until it is repaired.
     pub quarantined: Option<String>,
@@ -133,7 +135,7 @@ impl Group {
     pub fn new() -> Self {
         Self {
             revision: 0, epoch: 1, target_epoch: 1, members: BTreeMap::new(), target: BTreeMap::new(), owners: BTreeMap::new(), holds: BTreeMap::new(),
-            offsets: BTreeMap::new(), topics: BTreeMap::new(), metadata_revision: 0, config: GroupConfig::default(), fenced: VecDeque::new(),
+            offsets: BTreeMap::new(), topics: BTreeMap::new(), metadata_revision: 0, config: GroupConfig::default(), fenced: VecDeque::new(), departed: VecDeque::new(),
             history: VecDeque::new(), quarantined: None,
         }
     }

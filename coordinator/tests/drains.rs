@@ -65,3 +65,20 @@ fn a_heartbeat_from_before_a_lapse_does_not_undo_the_rearming() {
     w.pass(14_999);
     assert!(w.group().members.contains_key(&a.id));
 }
+
+/// A late copy of a join by an incarnation that expired must not take the place of the one that came after it, whatever it states.
+#[test]
+fn an_expired_incarnation_is_replaced_once_another_has_joined() {
+    let mut w = World::new(&[("t", 4)]);
+    let mut a = Model::new("a", &["t"]);
+    let mut copy = a.join_request();
+    copy.predecessor_dead = true;
+    w.join(&mut a);
+    w.pass(16_000);
+    assert!(w.group().members.is_empty());
+    let mut next = Model::new("a", &["t"]);
+    next.incarnation = baton_coordinator::ids::Incarnation(4711);
+    w.join(&mut next);
+    assert_eq!(w.beat(copy), Err(GroupError::FencedIncarnation));
+    assert_eq!(w.member("a").incarnation, next.incarnation);
+}

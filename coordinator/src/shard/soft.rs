@@ -193,14 +193,18 @@ pub(super) fn answer(l: &mut Leading, out: &mut VecDeque<Action>, a: Answer) {
     out.push_back(Action::Reply { ticket, result });
 }
 
-/// Ends a held heartbeat: answered as of now. With `incarnation`, only one of that process.
-pub(super) fn end_wait(l: &mut Leading, out: &mut VecDeque<Action>, group: &GroupId, member: &MemberId, incarnation: Option<Incarnation>) {
+/// Ends a held heartbeat: answered as of now; behind a batch of its group that is in flight (`safety.md` 1). With `incarnation`, only one of that process.
+pub(super) fn end_wait(l: &mut Leading, out: &mut VecDeque<Action>, group: &GroupId, member: &MemberId, incarnation: Option<Incarnation>, now: Now) {
     let key = (group.clone(), member.clone());
     if l.held.get(&key).is_none_or(|h| incarnation.is_some_and(|i| i != h.heartbeat.incarnation)) {
         return;
     }
     l.timers.cancel(&Timer::Wait(group.clone(), member.clone()));
-    if let Some(h) = l.held.remove(&key) {
+    let Some(h) = l.held.remove(&key) else { return };
+    if l.in_flight.as_ref().is_some_and(|f| f.groups.contains(group)) {
+        let heartbeat = Heartbeat { wait_ms: 0, ..h.heartbeat };
+        l.queue.push_back(Waiting { ticket: Some(h.ticket), group: group.clone(), what: What::Request(Command::Heartbeat(heartbeat)), arrived: now.mono_ms, budget_ms: None });
+    } else {
         out.push_back(Action::Reply { ticket: h.ticket, result: Ok(h.response) });
     }
 }
