@@ -84,6 +84,9 @@ impl fmt::Display for Violation {
     }
 }
 
+/// When it was granted, first stopped, last used.
+type Seen = (u64, Option<u64>, Option<u64>);
+
 /// All beliefs, ordered by partition and begin, and what is wrong with the records.
 pub fn beliefs(processes: &[Process]) -> (Vec<Belief>, Vec<Violation>) {
     let (mut all, mut wrong) = (Vec::new(), Vec::new());
@@ -93,7 +96,7 @@ pub fn beliefs(processes: &[Process]) -> (Vec<Belief>, Vec<Violation>) {
             if let Record::Lease { at, member, deadline } = r { leases.entry(member).or_default().push((*at, *deadline)); }
         }
         // (member, partition, token) → grant, first stop, last use.
-        let mut seen: BTreeMap<(&str, &str, u64), (u64, Option<u64>, Option<u64>)> = BTreeMap::new();
+        let mut seen: BTreeMap<(&str, &str, u64), Seen> = BTreeMap::new();
         for r in &process.records {
             match r {
                 Record::Grant { at, member, partition, token } => { seen.entry((member, partition, *token)).or_insert((*at, None, None)); }
@@ -226,7 +229,7 @@ mod tests {
     fn a_use_after_the_deadline_is_a_belief() {
         let a = process(&["lease 0 a 100", "grant 5 a t:0 1", "use 300 a t:0 1", "stop 301 a t:0 1"], None);
         let b = process(&["lease 110 b 400", "grant 120 b t:0 2"], None);
-        assert_eq!(ends(&[a.clone()]), vec![(300, End::UsedAfter)]);
+        assert_eq!(ends(std::slice::from_ref(&a)), vec![(300, End::UsedAfter)]);
         assert!(matches!(&wrong(&[a, b])[..], [Violation::TwoOwners { .. }]));
     }
 

@@ -164,8 +164,8 @@ impl Process {
         self.epoch = self.epoch.max(v.member_epoch);
         self.interval = v.heartbeat_interval_ms;
         let older = v.assignment_revision.0 < self.taken;
-        if v.assignment_revision.0 > self.taken || (older && v.assignment.is_some() && seeded::on(27)) {
-            if let Some(a) = &v.assignment {
+        if (v.assignment_revision.0 > self.taken || (older && v.assignment.is_some() && seeded::on(27)))
+            && let Some(a) = &v.assignment {
                 self.target = a.iter().map(|(p, t)| (p.clone(), t.0)).collect();
                 self.taken = v.assignment_revision.0;
                 for (p, t) in &self.target {
@@ -174,7 +174,6 @@ impl Process {
                 let time = if r.pct(self.slow_pct) { r.below(self.slow_ms) } else { 0 };
                 self.stop_at = own + time;
             }
-        }
         if v.session_timeout_ms > 0 {
             self.say_subscription = false;
         }

@@ -39,7 +39,7 @@ pub async fn ask(inner: &Arc<Inner>) -> Result<(), StartError> {
         }
         left = silent;
         if !left.is_empty() {
-            if rounds % 25 == 0 {
+            if rounds.is_multiple_of(25) {
                 tracing::info!(nodes = ?left, "first start: waiting for these nodes to answer");
             }
             rounds += 1;

@@ -80,7 +80,7 @@ impl<D: Disk> Wal<D> {
     /// Opens the log, or makes an empty one. With it comes what each Raft group had.
     pub fn open(disk: D, options: Options) -> Result<(Wal<D>, BTreeMap<u16, GroupLog>), OpenError> {
         let size = options.segment_bytes;
-        if size % SECTOR as u64 != 0 || size < 8 * SECTOR as u64 {
+        if !size.is_multiple_of(SECTOR as u64) || size < 8 * SECTOR as u64 {
             return Err(OpenError::Io(io::Error::new(io::ErrorKind::InvalidInput, format!("a segment of {size} bytes: it must be a multiple of 512, at least 4096"))));
         }
         let Some(r) = recovery::recover(&disk, &options)? else {

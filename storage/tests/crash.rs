@@ -47,7 +47,7 @@ fn batch(logs: &Logs, r: &mut Rng, n: u64) -> Vec<Rec> {
         .map(|_| {
             let group = 1 + r.below(3) as u16;
             let g = logs.get(&group).cloned().unwrap_or_default();
-            let (has, size) = (g.last > g.purged, r.below(if n % 7 == 0 { 5000 } else { 150 }) as usize);
+            let (has, size) = (g.last > g.purged, r.below(if n.is_multiple_of(7) { 5000 } else { 150 }) as usize);
             let rec = match r.below(12) {
                 0 if has => Rec::TruncateAfter { group, after: g.purged + r.below(g.last - g.purged) },
                 1 | 2 if has => Rec::Purge { group, upto: g.purged + 1 + r.below(g.last - g.purged) },
