@@ -403,3 +403,7 @@ pub fn by_topic<'a>(partitions: impl Iterator<Item = &'a Partition>) -> Vec<Owne
     for p in partitions { topics.entry(&p.topic).or_default().push(p.partition); }
     topics.into_iter().map(|(topic, partitions)| Owned { topic: topic.into(), partitions }).collect()
 }
+
+#[cfg(test)]
+#[path = "machine_tests.rs"]
+mod tests;
