@@ -111,6 +111,8 @@ impl<D: Disk> Wal<D> {
         if self.poisoned {
             return Err(io::Error::other("the log is poisoned by an earlier error: restart the node"));
         }
+        // Before anything is written: a record that recovery would refuse must never become durable. Nothing is poisoned by it.
+        self.check(records)?;
         let result = self.commit_all(records);
         self.poisoned = result.is_err();
         result
@@ -119,6 +121,28 @@ impl<D: Disk> Wal<D> {
     pub fn segments(&self) -> usize { self.segments.len() }
     /// Bytes on disk.
     pub fn bytes(&self) -> u64 { self.segments.len() as u64 * self.options.segment_bytes }
+
+    /// Entries must follow one another without a gap, also within this commit.
+    fn check(&self, records: &[Rec]) -> io::Result<()> {
+        let mut ends: BTreeMap<u16, (u64, u64)> = BTreeMap::new();
+        for r in records {
+            let (Rec::Entry { group, .. } | Rec::TruncateAfter { group, .. } | Rec::Purge { group, .. } | Rec::Meta { group, .. }) = r;
+            let (purged, last) = ends.entry(*group).or_insert_with(|| self.positions.get(group).map_or((0, 0), |p| (p.purged, p.last)));
+            match r {
+                Rec::Entry { index, .. } if *index != *last + 1 => {
+                    return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("group {group}: entry {index} was given where entry {} is due; nothing was written", *last + 1)));
+                }
+                Rec::Entry { index, .. } => *last = *index,
+                Rec::TruncateAfter { after, .. } => *last = (*last).min((*after).max(*purged)),
+                Rec::Purge { upto, .. } => {
+                    *purged = (*purged).max(*upto);
+                    *last = (*last).max(*purged);
+                }
+                Rec::Meta { .. } => {}
+            }
+        }
+        Ok(())
+    }
 
     fn commit_all(&mut self, records: &[Rec]) -> io::Result<()> {
         // A frame takes at most half a segment, so that one always fits behind the base of a new segment.

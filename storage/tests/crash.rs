@@ -294,6 +294,21 @@ fn the_log_stays_small_over_many_commits() {
     }
 }
 
+/// A caller's mistake must not become durable: recovery would refuse the log for it.
+#[test]
+fn an_entry_out_of_order_is_refused_before_it_is_written() {
+    let disk = SimDisk::new();
+    let (mut wal, _) = Wal::open(disk.mount(), options(Bug::None)).expect("opens");
+    let entry = |index| Rec::Entry { group: 1, index, body: vec![1] };
+    wal.commit(&[entry(1), entry(2)]).expect("committed");
+    let e = wal.commit(&[entry(3), entry(5)]).expect_err("a gap");
+    assert!(e.kind() == std::io::ErrorKind::InvalidInput && e.to_string().contains("entry 5"), "{e}");
+    wal.commit(&[entry(3), Rec::TruncateAfter { group: 1, after: 1 }, entry(2)]).expect("the log goes on");
+    drop(wal);
+    let (_, logs) = Wal::open(disk.mount(), options(Bug::None)).expect("opens again");
+    assert_eq!(logs[&1].last, 2);
+}
+
 #[test]
 fn a_full_disk_is_named() {
     let disk = SimDisk::new();
