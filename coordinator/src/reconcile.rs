@@ -43,10 +43,14 @@ fn next(g: &Group, id: &MemberId, m: &Member, released: Vec<Partition>, draft: &
     let target: BTreeSet<&Partition> = g.target.get(id).unwrap_or(&none).iter().filter(|p| m.subscribed.contains(&p.topic) && exists(g, p)).collect();
     let revision = AssignmentRevision(draft.draw(0));
     let waiting: Vec<&Partition> = m.pending.keys().filter(|p| !released.contains(p)).collect();
+    // What is pending and in the target again: a new grant with a new token.
+    let given_back = || -> Vec<(Partition, FencingToken)> {
+        waiting.iter().filter(|p| target.contains(**p)).enumerate().map(|(i, p)| ((*p).clone(), FencingToken(draft.draw(1 + i as u64)))).collect()
+    };
     // UNREVOKED: the same epoch until everything asked back is confirmed. What the target gives back meanwhile becomes the member's own
     // again at once, as a new grant: an acknowledgement of the older revision then frees nothing (KAFKA-16147, `safety.md` 15).
     if waiting.iter().any(|p| !target.contains(*p)) {
-        let granted: Vec<_> = waiting.iter().filter(|p| target.contains(**p)).enumerate().map(|(i, p)| ((*p).clone(), FencingToken(draft.draw(1 + i as u64)))).collect();
+        let granted = given_back();
         let revision = if granted.is_empty() { m.assignment_revision } else { revision };
         let step = Reconciled { released, granted, revision, ..unchanged(id, m) };
         return (!step.released.is_empty() || !step.granted.is_empty()).then_some(step);
@@ -54,12 +58,9 @@ fn next(g: &Group, id: &MemberId, m: &Member, released: Vec<Partition>, draft: &
     let epoch = if m.state == MemberState::UnrevokedPartitions { (m.epoch + 1).min(g.target_epoch) } else { m.epoch };
     let revoked: Vec<Partition> = m.assigned.keys().filter(|p| !target.contains(p)).cloned().collect();
     if !revoked.is_empty() {
-        // Given back in the same step as others are asked for: next time round.
-        if !waiting.is_empty() {
-            let granted: Vec<_> = waiting.iter().enumerate().map(|(i, p)| ((*p).clone(), FencingToken(draft.draw(1 + i as u64)))).collect();
-            return Some(Reconciled { epoch, previous_epoch: previous(m, epoch), state: MemberState::UnrevokedPartitions, revision, released, revoked, granted, ..unchanged(id, m) });
-        }
-        return Some(Reconciled { epoch, previous_epoch: previous(m, epoch), state: MemberState::UnrevokedPartitions, revision, released, revoked, ..unchanged(id, m) });
+        return Some(Reconciled {
+            epoch, previous_epoch: previous(m, epoch), state: MemberState::UnrevokedPartitions, revision, released, revoked, granted: given_back(), ..unchanged(id, m)
+        });
     }
     let (mut granted, mut unreleased) = (Vec::new(), false);
     for p in target.into_iter().filter(|p| !m.assigned.contains_key(*p)) {

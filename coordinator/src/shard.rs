@@ -105,8 +105,8 @@ struct Leading {
     assigned_at: BTreeMap<GroupId, Millis>,
     /// Batches of a group refused in a row.
     refused: BTreeMap<GroupId, u32>,
-    /// Groups whose soft state must follow what was replayed: member and hold names, None: all of the group.
-    touched: Vec<(GroupId, Option<BTreeSet<MemberId>>)>,
+    /// Groups whose soft state must follow what was replayed, with the members that the batch names.
+    touched: Vec<(GroupId, BTreeSet<MemberId>)>,
 }
 
 /// The groups of one shard.
@@ -350,7 +350,7 @@ impl Shard {
         let Some(l) = &mut self.leading else { return };
         for (id, members) in std::mem::take(&mut l.touched) {
             let group = self.state.groups.get(&id).map(|g| &**g);
-            soft::follow_group(l, &id, group, members.as_ref(), now);
+            soft::follow_group(l, &id, group, &members, now);
             // A held heartbeat of a group that changed is decided again: its member may have something to take or to give.
             let held: Vec<MemberId> = l.held.range((id.clone(), MemberId::from(""))..).take_while(|((g, _), _)| *g == id).map(|((_, m), _)| m.clone()).collect();
             for m in held {

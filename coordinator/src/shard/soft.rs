@@ -102,9 +102,7 @@ pub(super) fn decide_one(
     let batch = drain.batches.entry(w.group.clone()).or_insert_with(|| Batch { group: w.group.clone(), base_revision, records: Vec::new() });
     batch.records.extend(records);
     arm_assign(l, &w.group, after.as_deref(), now.mono_ms + interval);
-    if let (What::Request(Command::Heartbeat(h)), Some(m)) = (&w.what, after.as_ref().and_then(|g| command_member(&w.what).and_then(|m| g.members.get(m)))) {
-        arm_session(l, &w.group, &h.member, m, w.arrived);
-    }
+    heard(l, w, after.as_deref());
     drain.drafts.insert(w.group.clone(), after);
     if let (Some(ticket), What::Request(command), Some(result)) = (w.ticket, &w.what, result) {
         count(stats, command);
@@ -143,9 +141,7 @@ fn refuse(l: &mut Leading, out: &mut VecDeque<Action>, stats: &mut ShardStats, d
 fn finish_without_records(l: &mut Leading, out: &mut VecDeque<Action>, stats: &mut ShardStats, drain: &mut Drain, w: &Waiting, group: Option<&Group>, result: Option<Result<Response, GroupError>>) {
     let (Some(result), Some(ticket), What::Request(command)) = (result, w.ticket, &w.what) else { return };
     count(stats, command);
-    if let (Command::Heartbeat(h), Some(m)) = (command, group.and_then(|g| command_member(&w.what).and_then(|m| g.members.get(m)))) {
-        arm_session(l, &w.group, &h.member, m, w.arrived);
-    }
+    heard(l, w, group);
     if drain.batches.contains_key(&w.group) {
         drain.replies.push(Answer { ticket, group: w.group.clone(), command: command.clone(), arrived: w.arrived, result });
         return;
@@ -167,7 +163,6 @@ pub(super) fn reply(out: &mut VecDeque<Action>, ticket: Option<Ticket>, result: 
         out.push_back(Action::Reply { ticket, result });
     }
 }
-fn command_member(w: &What) -> Option<&MemberId> { if let What::Request(Command::Heartbeat(h)) = w { Some(&h.member) } else { None } }
 fn count(stats: &mut ShardStats, c: &Command) {
     if matches!(c, Command::Heartbeat(_)) {
         stats.heartbeats += 1;
@@ -209,11 +204,13 @@ pub(super) fn end_wait(l: &mut Leading, out: &mut VecDeque<Action>, group: &Grou
     }
 }
 
-/// Re-arms a session in full from `from`, the arrival of an accepted heartbeat: by the promise, never by the shorter value told (`safety.md` 11).
+/// An accepted heartbeat re-arms its member's session in full from its arrival: by the promise, never by the shorter value told (`safety.md` 11).
 /// A full re-arming, at taking over or after a lapse, is not undone by a heartbeat that had waited through it.
-fn arm_session(l: &mut Leading, group: &GroupId, id: &MemberId, m: &Member, from: Millis) {
-    let timer = Timer::Command(group.clone(), TimerCommand::ExpireSession { member: id.clone() });
-    l.timers.arm(timer, from.max(l.rearmed_at) + m.session_promised_ms);
+fn heard(l: &mut Leading, w: &Waiting, group: Option<&Group>) {
+    let What::Request(Command::Heartbeat(h)) = &w.what else { return };
+    let Some(m) = group.and_then(|g| g.members.get(&h.member)) else { return };
+    let timer = Timer::Command(w.group.clone(), TimerCommand::ExpireSession { member: h.member.clone() });
+    l.timers.arm(timer, w.arrived.max(l.rearmed_at) + m.session_promised_ms);
 }
 fn arm_assign(l: &mut Leading, group: &GroupId, g: Option<&Group>, at: Millis) {
     if g.is_some_and(|g| g.epoch > g.target_epoch && !g.members.is_empty()) {
@@ -254,23 +251,15 @@ fn arm_member(l: &mut Leading, group: &GroupId, id: &MemberId, m: &Member, now: 
     }
 }
 
-/// Follows a batch that was applied: `members` are those it names, None: anybody may have changed.
-pub(super) fn follow_group(l: &mut Leading, id: &GroupId, group: Option<&Group>, members: Option<&BTreeSet<MemberId>>, now: Now) {
+/// Follows a batch that was applied: `members` are those it names.
+pub(super) fn follow_group(l: &mut Leading, id: &GroupId, group: Option<&Group>, members: &BTreeSet<MemberId>, now: Now) {
     let Some(g) = group else {
         let gone: Vec<Timer> = l.timers.of_group(id).cloned().collect();
         gone.iter().for_each(|t| l.timers.cancel(t));
         l.assigned_at.remove(id);
         return;
     };
-    let all: BTreeSet<MemberId>;
-    let named = match members {
-        Some(m) => m,
-        None => {
-            all = g.members.keys().cloned().collect();
-            &all
-        }
-    };
-    for m in named {
+    for m in members {
         match g.members.get(m) {
             Some(member) => {
                 let session = Timer::Command(id.clone(), TimerCommand::ExpireSession { member: m.clone() });
@@ -293,7 +282,7 @@ pub(super) fn follow_group(l: &mut Leading, id: &GroupId, group: Option<&Group>,
 }
 
 /// The members that a batch names.
-pub(super) fn members_of(records: &[Record]) -> Option<BTreeSet<MemberId>> {
+pub(super) fn members_of(records: &[Record]) -> BTreeSet<MemberId> {
     let mut out = BTreeSet::new();
     for r in records {
         match r {
@@ -304,5 +293,5 @@ pub(super) fn members_of(records: &[Record]) -> Option<BTreeSet<MemberId>> {
             | Record::Offset { .. } | Record::OffsetsRemoved { .. } | Record::History(_) | Record::Deleted | Record::Quarantined { .. } => false,
         };
     }
-    Some(out)
+    out
 }
