@@ -1,5 +1,5 @@
 //! Real nodes, real workers, real kills, on one machine. Three `baton serve` processes on loopback, more than thirty members of the client library
-//! in a dozen processes, a sink that checks fencing tokens. Workers write down what they believe; the test judges it afterwards.
+//! in a dozen processes, a few model members beside them, a sink that checks fencing tokens. Workers write down what they believe; the test judges it afterwards.
 //! Linux only; takes about 80 s. `BATON_KEEP=1` leaves logs and records behind.
 
 mod processes_world;
@@ -20,9 +20,10 @@ fn sixty_seconds_of_kills() {
     let mut w = World::start("kills", PARTITIONS, SESSION);
     for i in 0..4 { w.worker(&format!("many{i}"), &["--members", "7"]); }
     for i in 0..6 { w.worker(&format!("one{i}"), &["--members", "1"]); }
+    w.model_worker("model", &["--members", "4"]);
     // Its writes are always half sent when it is stopped.
     w.worker("paused", &["--members", "2", "--slow-write-ms", "20"]);
-    w.all_owned(Duration::from_secs(30), "36 members are in");
+    w.all_owned(Duration::from_secs(30), "40 members are in");
     w.mark_start();
 
     w.at(3, "one worker is killed, two join");

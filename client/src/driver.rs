@@ -7,7 +7,7 @@ use crate::{
     Error,
     clock::{self, MS, Nanos},
     guard::{Guard, Table},
-    http::{Http, escape},
+    http::{Answered, Http, escape},
     machine::{Beat, Callback, Effect, Machine, Outcome, Reason, Ticket},
     member::{Event, Listener},
     partition::{Granted, Partition},
@@ -211,7 +211,8 @@ fn send(shared: Arc<Shared>, beat: Beat) -> InFlight {
         let path = format!("{}/heartbeat", shared.member_path(&beat.member_id));
         let Ok(body) = serde_json::to_vec(&beat.body) else { return Outcome::NoAnswer };
         let limit = Duration::from_millis(beat.timeout_ms + beat.body.wait_ms);
-        match shared.http.try_once(Method::POST, &path, Some(body), limit).await {
+        let answered = if beat.body.wait_ms > 0 { Answered::Held } else { Answered::AtOnce };
+        match shared.http.try_once(Method::POST, &path, Some(body), limit, answered).await {
             Ok(r) if r.is_success() => serde_json::from_slice::<HeartbeatResponse>(&r.body).map_or(Outcome::NoAnswer, |r| Outcome::Accepted(Box::new(r))),
             Ok(r) => Outcome::Refused(r.problem()),
             Err(error) => {

@@ -1,4 +1,4 @@
-//! A small HTTP/1.1 client: one kept connection per node, made anew after an error, one request at a time on it, a timeout for each.
+//! A small HTTP/1.1 client: a few kept connections per node, one request at a time on each, made anew after an error, a timeout for each request.
 //!
 //! `try_once` never repeats a request; `call` does.
 use crate::Error;
@@ -7,12 +7,17 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper::Method;
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
-use tokio::sync::Mutex;
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 /// No answer of Baton is larger.
 const MAX_BODY: usize = 64 << 20;
-type Slot = Arc<Mutex<Option<SendRequest<Full<Bytes>>>>>;
+type Sender = SendRequest<Full<Bytes>>;
+/// Connections to one node that are kept while they have nothing to do; more are closed after their request.
+const IDLE_MAX: usize = 4;
 
 /// An answer of any status.
 #[derive(Clone, Debug)]
@@ -31,10 +36,17 @@ impl Reply {
     }
 }
 
-/// The nodes and the connections to them. Cheap to share. Heartbeats have their own: a held one must not hold a commit.
+/// The nodes and the idle connections to them. Cheap to share. Requests at the same time go over connections of their own: none waits for another.
 #[derive(Clone)]
-pub struct Http { nodes: Arc<Vec<String>>, calls: Slots, tries: Slots, aim: Arc<std::sync::Mutex<Aim>> }
-type Slots = Arc<std::sync::Mutex<BTreeMap<String, Slot>>>;
+pub struct Http { nodes: Arc<Vec<String>>, idle: Arc<Mutex<BTreeMap<String, Vec<Sender>>>>, aim: Arc<Mutex<Aim>> }
+/// Whether a request that is dropped half way says something about the node.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum Answered {
+    /// It should have answered: the next try goes to another node.
+    AtOnce,
+    /// It was asked to hold the answer back; a later request replaces this one.
+    Held,
+}
 /// Whom to ask next: the leader that an answer named, else the nodes in turn.
 #[derive(Default)]
 struct Aim { leader: Option<String>, turn: usize }
@@ -42,9 +54,10 @@ struct Aim { leader: Option<String>, turn: usize }
 impl Http {
     pub fn new(nodes: Vec<String>) -> Result<Http, Error> {
         if nodes.is_empty() || nodes.iter().any(|n| !n.contains(':')) { return Err(Error::Invalid("nodes are given as host:port, at least one".into())); }
-        Ok(Http { nodes: Arc::new(nodes), calls: Slots::default(), tries: Slots::default(), aim: Arc::default() })
+        Ok(Http { nodes: Arc::new(nodes), idle: Arc::default(), aim: Arc::default() })
     }
-    fn aim(&self) -> std::sync::MutexGuard<'_, Aim> { self.aim.lock().unwrap_or_else(|e| e.into_inner()) }
+    fn aim(&self) -> MutexGuard<'_, Aim> { self.aim.lock().unwrap_or_else(PoisonError::into_inner) }
+    fn idle(&self) -> MutexGuard<'_, BTreeMap<String, Vec<Sender>>> { self.idle.lock().unwrap_or_else(PoisonError::into_inner) }
     fn target(&self) -> String {
         let aim = self.aim();
         aim.leader.clone().unwrap_or_else(|| self.nodes[aim.turn % self.nodes.len()].clone())
@@ -59,10 +72,10 @@ impl Http {
         }
     }
     /// Sends to one node, once.
-    pub async fn try_once(&self, method: Method, path: &str, body: Option<Vec<u8>>, limit: Duration) -> Result<Reply, Error> {
+    pub(crate) async fn try_once(&self, method: Method, path: &str, body: Option<Vec<u8>>, limit: Duration, answered: Answered) -> Result<Reply, Error> {
         let addr = self.target();
-        let mut turn = Turn(Some(self));
-        let result = self.send(&self.tries, &addr, method, path, body, limit).await;
+        let mut turn = Turn((answered == Answered::AtOnce).then_some(self));
+        let result = self.send(&addr, method, path, body, limit).await;
         turn.0 = None;
         self.learn(&addr, &result);
         result
@@ -73,7 +86,7 @@ impl Http {
         loop {
             let addr = self.target();
             let left = Duration::from_nanos(end.saturating_sub(crate::clock::now()));
-            let result = self.send(&self.calls, &addr, method.clone(), path, body.clone(), left.min(Duration::from_millis(1_500))).await;
+            let result = self.send(&addr, method.clone(), path, body.clone(), left.min(Duration::from_millis(1_500))).await;
             self.learn(&addr, &result);
             let error = match result {
                 Ok(r) if r.is_success() => return Ok(r),
@@ -90,21 +103,12 @@ impl Http {
             tokio::time::sleep(pause).await;
         }
     }
-    fn slot(slots: &Slots, addr: &str) -> Slot {
-        let mut slots = slots.lock().unwrap_or_else(|e| e.into_inner());
-        slots.entry(addr.to_string()).or_default().clone()
-    }
 
     /// Sends once. An error says nothing about whether the request was carried out.
-    async fn send(&self, slots: &Slots, addr: &str, method: Method, path: &str, body: Option<Vec<u8>>, timeout: Duration) -> Result<Reply, Error> {
-        let slot = Self::slot(slots, addr);
+    async fn send(&self, addr: &str, method: Method, path: &str, body: Option<Vec<u8>>, timeout: Duration) -> Result<Reply, Error> {
         let work = async {
-            let mut slot = slot.lock().await;
             // Taken out for the time of the request: dropped half way, the connection is closed and never reused out of step.
-            let mut sender = match slot.take() {
-                Some(mut s) => if s.ready().await.is_ok() { s } else { connect(addr).await? },
-                None => connect(addr).await?,
-            };
+            let mut sender = self.connection(addr).await?;
             let request = hyper::Request::builder()
                 .method(method).uri(path).header("host", addr).header("content-type", "application/json")
                 .body(Full::new(Bytes::from(body.unwrap_or_default())))
@@ -112,13 +116,27 @@ impl Http {
             let gone = |e: &dyn std::fmt::Display| Error::Unreachable(format!("{addr}: {e}"));
             let (head, body) = sender.send_request(request).await.map_err(|e| gone(&e))?.into_parts();
             let body = Limited::new(body, MAX_BODY).collect().await.map_err(|e| gone(&e))?.to_bytes();
-            *slot = Some(sender);
+            let mut idle = self.idle();
+            let kept = idle.entry(addr.to_string()).or_default();
+            if kept.len() < IDLE_MAX { kept.push(sender); }
+            drop(idle);
             let leader = head.headers.get(baton_wire::LEADER_HEADER).and_then(|v| v.to_str().ok()).filter(|v| !v.is_empty()).map(String::from);
             Ok(Reply { status: head.status.as_u16(), leader, body })
         };
         match tokio::time::timeout(timeout, work).await {
             Ok(r) => r,
             Err(_) => Err(Error::Unreachable(format!("{addr}: no answer in {} ms", timeout.as_millis()))),
+        }
+    }
+
+    /// A kept connection that still works, or a new one.
+    async fn connection(&self, addr: &str) -> Result<Sender, Error> {
+        loop {
+            let kept = self.idle().get_mut(addr).and_then(Vec::pop);
+            match kept {
+                Some(mut s) => if s.ready().await.is_ok() { return Ok(s); },
+                None => return connect(addr).await,
+            }
         }
     }
 }

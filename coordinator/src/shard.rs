@@ -184,7 +184,8 @@ impl Shard {
             }
         }
         let Some(l) = &mut self.leading else { return };
-        for b in &entry.batches {
+        // Offsets change nothing that a member could be told, and commits are many.
+        for b in entry.batches.iter().filter(|b| !soft::only_offsets(&b.records)) {
             l.touched.push((b.group.clone(), soft::members_of(&b.records)));
         }
         // A batch in flight ends only here, or when its leader's time is over (`safety.md` 4).

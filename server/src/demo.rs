@@ -1,9 +1,10 @@
-//! `baton dev --demo`: a topic, a few workers as threads of this process, and a picture of who owns what.
-//! All of it goes over the HTTP API, as any program would; one worker comes and goes so that there is something to see. The workers do no work.
+//! `baton dev --demo`: a topic, a few workers of the client library in this process, and a picture of who owns what.
+//! One worker comes and goes so that there is something to see. The workers do no work.
 
 use crate::{http, say};
 use anyhow::{Context, Result, bail};
-use serde_json::{Value, json};
+use baton_client::Member;
+use serde_json::Value;
 use std::{
     collections::BTreeMap,
     io::IsTerminal,
@@ -30,67 +31,32 @@ pub fn run(servers: Vec<String>) -> Result<()> {
         if declared.is_ok() { break; }
     }
     declared?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().context("the demo's workers cannot be started")?;
     for name in ["ann", "ben", "cem", "dan"] {
         let servers = servers.clone();
-        std::thread::spawn(move || for life in 1.. {
-            let stays = (name == "dan").then_some(TURN);
-            if let Err(e) = Worker::new(&servers, format!("{name}-{life}")).and_then(|w| w.live(stays)) { say(&format!("demo: {name}: {e:#}")); }
-            std::thread::sleep(stays.unwrap_or(Duration::from_secs(1)));
+        runtime.spawn(async move {
+            for life in 1.. {
+                let stays = (name == "dan").then_some(TURN);
+                if let Err(e) = live(&servers, &format!("{name}-{life}"), stays).await { say(&format!("demo: {name}: {e:#}")); }
+                tokio::time::sleep(stays.unwrap_or(Duration::from_secs(1))).await;
+            }
         });
     }
     show(&servers)
 }
 
-/// The least that a member must do: keep its lease, take what it is given, give back what it is asked for.
-struct Worker<'a> { servers: &'a [String], server: usize, name: String, incarnation: String, epoch: i64, revision: u64, owned: Vec<i64> }
-impl<'a> Worker<'a> {
-    fn new(servers: &'a [String], name: String) -> Result<Worker<'a>> {
-        let mut random = [0u8; 16];
-        getrandom::fill(&mut random).map_err(|e| anyhow::anyhow!("no random numbers: {e}"))?;
-        let incarnation: String = random.iter().map(|b| format!("{b:02x}")).collect();
-        // The demo's group outlives this process: a name alone could be in use still.
-        Ok(Worker { servers, server: 0, name: format!("{name}-{}", &incarnation[..4]), incarnation, epoch: 0, revision: 0, owned: vec![] })
+/// One life of a worker: until `stays` is over, when it leaves, or for ever.
+async fn live(servers: &[String], name: &str, stays: Option<Duration>) -> Result<()> {
+    let mut random = [0u8; 2];
+    getrandom::fill(&mut random).map_err(|e| anyhow::anyhow!("no random numbers: {e}"))?;
+    // The demo's group outlives this process: a name alone could be in use still.
+    let id = format!("{name}-{:02x}{:02x}", random[0], random[1]);
+    let member = Member::builder(servers.to_vec(), GROUP).member_id(id).topics([TOPIC]).long_poll(Duration::from_secs(2)).spawn().await?;
+    match stays {
+        Some(time) => tokio::time::sleep(time).await,
+        None => std::future::pending().await,
     }
-
-    /// Until `stays` is over (it leaves then) or it is not a member any more.
-    fn live(mut self, stays: Option<Duration>) -> Result<()> {
-        let (began, mut deadline) = (Instant::now(), Instant::now() + Duration::from_secs(30));
-        let path = format!("/v1/groups/{GROUP}/members/{}", self.name);
-        loop {
-            if stays.is_some_and(|s| began.elapsed() > s) {
-                let _ = http::call(&self.servers[self.server], "DELETE", &format!("{path}?incarnation={}&assignment_revision={}", self.incarnation, self.revision), "", Duration::from_secs(2));
-                return Ok(());
-            }
-            if Instant::now() > deadline { return Ok(()); }
-            let owned = if self.owned.is_empty() { json!([]) } else { json!([{"topic": TOPIC, "partitions": self.owned}]) };
-            let mut body = json!({"member_epoch": self.epoch, "incarnation": self.incarnation, "owned": owned, "assignment_revision": self.revision, "timeout_ms": 1_500});
-            if self.epoch == 0 { body["subscribed_topics"] = json!([TOPIC]); }
-            let sent = Instant::now();
-            let answer = match http::call(&self.servers[self.server], "POST", &format!("{path}/heartbeat"), &body.to_string(), Duration::from_millis(1_500)) {
-                Ok((200, body)) => serde_json::from_str::<Value>(&body)?,
-                Ok((status, body)) if status < 500 => bail!("{status} {body}"),
-                _ => {
-                    self.server = (self.server + 1) % self.servers.len();
-                    std::thread::sleep(Duration::from_millis(100));
-                    continue;
-                }
-            };
-            deadline = sent + Duration::from_millis(answer["lease_ms"].as_u64().unwrap_or(0));
-            std::thread::sleep(self.apply(&answer));
-        }
-    }
-
-    /// Takes over what the answer says. How long until the next heartbeat: at once when something is to be confirmed.
-    fn apply(&mut self, answer: &Value) -> Duration {
-        let before = (self.revision, self.owned.clone());
-        let numbers = |v: &Value| -> Vec<i64> { v.as_array().into_iter().flatten().flat_map(|t| t["partitions"].as_array().into_iter().flatten()).filter_map(|p| p.as_i64().or(p["partition"].as_i64())).collect() };
-        if answer["assignment"].is_array() { self.owned = numbers(&answer["assignment"]); }
-        let gone = [numbers(&answer["pending_revocation"]), numbers(&answer["taken"])].concat();
-        self.owned.retain(|p| !gone.contains(p));
-        self.epoch = answer["member_epoch"].as_i64().unwrap_or(0);
-        self.revision = answer["assignment_revision"].as_u64().unwrap_or(0);
-        if before == (self.revision, self.owned.clone()) { Duration::from_millis(answer["heartbeat_interval_ms"].as_u64().unwrap_or(1_000)) } else { Duration::ZERO }
-    }
+    Ok(member.leave().await?)
 }
 
 /// Draws the assignment whenever it changes.

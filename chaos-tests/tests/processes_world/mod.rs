@@ -117,9 +117,13 @@ impl World {
     }
 
     // Workers, by name.
-    pub fn worker(&mut self, name: &str, args: &[&str]) {
+    /// Members of the client library.
+    pub fn worker(&mut self, name: &str, args: &[&str]) { self.start_worker(env!("CARGO_BIN_EXE_worker"), name, args); }
+    /// Members that follow the protocol over plain HTTP, apart from the client library: one mistake cannot hide in both.
+    pub fn model_worker(&mut self, name: &str, args: &[&str]) { self.start_worker(env!("CARGO_BIN_EXE_model_worker"), name, args); }
+    fn start_worker(&mut self, program: &str, name: &str, args: &[&str]) {
         let file = self.dir.join(format!("{name}.records"));
-        let mut c = Command::new(env!("CARGO_BIN_EXE_worker"));
+        let mut c = Command::new(program);
         c.args(["--name", name, "--servers", &self.http.join(","), "--group", GROUP, "--topic", TOPIC, "--sink", &self.sink_address, "--file"]).arg(&file).args(args);
         let child = spawn(c, &self.dir.join(format!("{name}.log")));
         let before = self.workers.insert(name.into(), Worker { child: Some(child), file, killed_at: None });

@@ -281,6 +281,9 @@ pub(super) fn follow_group(l: &mut Leading, id: &GroupId, group: Option<&Group>,
     }
 }
 
+/// Whether a batch is about committed positions alone. An administrator's commit may be what made the group, so it must not have done that.
+pub(super) fn only_offsets(records: &[Record]) -> bool { records.iter().all(|r| matches!(r, Record::Offset { .. } | Record::OffsetsRemoved { .. })) }
+
 /// The members that a batch names.
 pub(super) fn members_of(records: &[Record]) -> BTreeSet<MemberId> {
     let mut out = BTreeSet::new();
