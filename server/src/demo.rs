@@ -1,13 +1,15 @@
-//! `baton dev --demo`: a topic, a few workers of the client library in this process, and a picture of who owns what.
-//! One worker comes and goes so that there is something to see. The workers do no work.
+//! `baton dev --demo`: a topic, a few `baton worker` processes, and a picture of who owns what.
+//! One worker comes and goes so that there is something to see; a worker's name ends in its process id, so that it can be killed.
 
-use crate::{http, say};
+use crate::{dev::{die_with_parent, ended}, http, say, SAID};
 use anyhow::{Context, Result, bail};
-use baton_client::Member;
 use serde_json::Value;
 use std::{
     collections::BTreeMap,
     io::IsTerminal,
+    path::Path,
+    process::{Command, Stdio},
+    sync::atomic::Ordering,
     time::{Duration, Instant},
 };
 
@@ -18,6 +20,8 @@ const GROUP: &str = "demo";
 const LOOK: Duration = Duration::from_millis(300);
 /// How long a worker that comes and goes stays, and stays away.
 const TURN: Duration = Duration::from_secs(8);
+/// After this a killed worker gets a successor.
+const AGAIN: Duration = Duration::from_secs(20);
 
 /// Runs until the process ends. `servers` are the nodes' HTTP addresses; any of them may be down at any time.
 pub fn run(servers: Vec<String>) -> Result<()> {
@@ -31,38 +35,49 @@ pub fn run(servers: Vec<String>) -> Result<()> {
         if declared.is_ok() { break; }
     }
     declared?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().context("the demo's workers cannot be started")?;
+    let program = std::env::current_exe().context("cannot find the path of this program")?;
     for name in ["ann", "ben", "cem", "dan"] {
-        let servers = servers.clone();
-        runtime.spawn(async move {
-            for life in 1.. {
-                let stays = (name == "dan").then_some(TURN);
-                if let Err(e) = live(&servers, &format!("{name}-{life}"), stays).await { say(&format!("demo: {name}: {e:#}")); }
-                tokio::time::sleep(stays.unwrap_or(Duration::from_secs(1))).await;
-            }
+        let (program, servers) = (program.clone(), servers.join(","));
+        // The kernel ends a worker with the thread that started it, so the thread stays.
+        std::thread::spawn(move || loop {
+            let stays = (name == "dan").then_some(TURN);
+            let again = match live(&program, &servers, name, stays) {
+                Ok(()) => stays,
+                Err(e) => { say(&format!("worker {name}: {e:#}; another starts in {} s", AGAIN.as_secs())); None }
+            };
+            std::thread::sleep(again.unwrap_or(AGAIN));
         });
     }
     show(&servers)
 }
 
-/// One life of a worker: until `stays` is over, when it leaves, or for ever.
-async fn live(servers: &[String], name: &str, stays: Option<Duration>) -> Result<()> {
-    let mut random = [0u8; 2];
-    getrandom::fill(&mut random).map_err(|e| anyhow::anyhow!("no random numbers: {e}"))?;
-    // The demo's group outlives this process: a name alone could be in use still.
-    let id = format!("{name}-{:02x}{:02x}", random[0], random[1]);
-    let member = Member::builder(servers.to_vec(), GROUP).member_id(id).topics([TOPIC]).long_poll(Duration::from_secs(2)).spawn().await?;
-    match stays {
-        Some(time) => tokio::time::sleep(time).await,
-        None => std::future::pending().await,
+/// One life of a worker: until `stays` is over, when it is asked to leave, or until somebody kills it, which is an error.
+fn live(program: &Path, servers: &str, name: &str, stays: Option<Duration>) -> Result<()> {
+    let mut command = Command::new(program);
+    command.args(["worker", "--servers", servers, "--group", GROUP, "--topic", TOPIC, "--name", name]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    for o in crate::worker::OPTIONS { command.env_remove(crate::args::env_name(o.name)); }
+    die_with_parent(&mut command);
+    let mut child = command.spawn().context("cannot be started")?;
+    let began = Instant::now();
+    let mut asked = false;
+    loop {
+        if let Some(status) = child.try_wait()? {
+            if asked { return Ok(()); }
+            bail!("{name}-{} {}: its partitions move when its session is over", child.id(), ended(status));
+        }
+        if !asked && stays.is_some_and(|s| began.elapsed() > s) {
+            // SAFETY: no memory is involved; the child has not been waited for, so its pid is still its own.
+            unsafe { libc::kill(child.id() as i32, libc::SIGTERM) };
+            asked = true;
+        }
+        std::thread::sleep(Duration::from_millis(50));
     }
-    Ok(member.leave().await?)
 }
 
 /// Draws the assignment whenever it changes.
 fn show(servers: &[String]) -> Result<()> {
     let terminal = std::io::stdout().is_terminal();
-    let (mut last, mut drawn, began) = (String::new(), 0, Instant::now());
+    let (mut last, mut drawn, mut said, began) = (String::new(), 0, 0, Instant::now());
     loop {
         std::thread::sleep(LOOK);
         let picture = match servers.iter().find_map(|s| look(s).ok()) {
@@ -74,9 +89,10 @@ fn show(servers: &[String]) -> Result<()> {
         let head = format!("{:>6.1} s  topic {TOPIC}, group {GROUP}", began.elapsed().as_secs_f32());
         if terminal {
             // Back to the head of the last picture, and clear down from there.
-            let up = if drawn > 0 { format!("\x1b[{drawn}A\x1b[J") } else { String::new() };
+            let up = if drawn > 0 && said == SAID.load(Ordering::Relaxed) { format!("\x1b[{drawn}A\x1b[J") } else { String::new() };
             drawn = picture.len() + 1;
             say(&format!("{up}{head}\n{last}"));
+            said = SAID.load(Ordering::Relaxed);
         } else {
             say(&format!("{head}: {}", picture.iter().map(|l| l.split_whitespace().collect::<Vec<_>>().join(" ")).collect::<Vec<_>>().join(" | ")));
         }

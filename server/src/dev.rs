@@ -168,21 +168,12 @@ fn wait_ready(http: &[String]) -> Result<()> {
 impl Node {
     fn start(&mut self) -> Result<()> {
         let log = OpenOptions::new().create(true).append(true).open(&self.log).with_context(|| format!("cannot write {}", self.log.display()))?;
-        let parent = std::process::id();
         let mut command = Command::new(&self.command[0]);
         // Its own process group: Ctrl-C reaches `dev` alone, which then stops the nodes in order.
         command.args(&self.command[1..]).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).process_group(0);
         // What is meant for one node by hand must not reach them all.
         for o in crate::serve::OPTIONS { command.env_remove(crate::args::env_name(o.name)); }
-        // SAFETY: only async-signal-safe calls between fork and exec.
-        unsafe {
-            command.pre_exec(move || {
-                if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) != 0 { return Err(std::io::Error::last_os_error()); }
-                // The parent may have died before the line above.
-                if libc::getppid() as u32 != parent { return Err(std::io::Error::from_raw_os_error(libc::ESRCH)); }
-                Ok(())
-            });
-        }
+        die_with_parent(&mut command);
         // Called on the main thread only: PR_SET_PDEATHSIG goes by the thread that started the child.
         self.child = Some(command.spawn().with_context(|| format!("cannot start node {}", self.id))?);
         (self.started, self.start_again) = (Instant::now(), None);
@@ -205,6 +196,20 @@ impl Node {
             say(&format!("node {} is started again: pid {}", self.id, self.child.as_ref().map_or(0, Child::id)));
         }
         Ok(())
+    }
+}
+
+/// The child ends when the thread that starts it ends, however that happens.
+pub fn die_with_parent(command: &mut Command) {
+    let parent = std::process::id();
+    // SAFETY: only async-signal-safe calls between fork and exec.
+    unsafe {
+        command.pre_exec(move || {
+            if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) != 0 { return Err(std::io::Error::last_os_error()); }
+            // The parent may have died before the line above.
+            if libc::getppid() as u32 != parent { return Err(std::io::Error::from_raw_os_error(libc::ESRCH)); }
+            Ok(())
+        });
     }
 }
 
@@ -236,7 +241,7 @@ fn stop_all(nodes: &mut [Node]) -> bool {
     clean
 }
 
-fn ended(status: ExitStatus) -> String {
+pub fn ended(status: ExitStatus) -> String {
     match (status.signal(), status.code()) {
         (Some(s), _) => format!("was ended by signal {s}"),
         (None, Some(c)) => format!("has ended with code {c}"),

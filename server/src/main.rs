@@ -9,10 +9,11 @@ mod http;
 mod serve;
 mod signals;
 mod status;
+mod worker;
 
 use anyhow::Result;
 use args::{Args, Opt, help};
-use std::process::ExitCode;
+use std::{process::ExitCode, sync::atomic::{AtomicUsize, Ordering}};
 
 const USAGE: &str = "\
 baton: a coordinator for consumer groups. Work is given to one worker at a time, also when machines stall or fail.
@@ -20,6 +21,7 @@ baton: a coordinator for consumer groups. Work is given to one worker at a time,
   baton dev       a cluster of three nodes on this machine, to try things out
   baton serve     one node of a cluster
   baton status    nodes, shards and groups of a running cluster
+  baton worker    a worker to watch: joins a group and says what it owns
   baton version
 
 `baton COMMAND --help` lists the options of a command.
@@ -39,6 +41,7 @@ fn run(argv: &[String]) -> Result<ExitCode> {
         "serve" => with("serve", "one node of a cluster", serve::OPTIONS, rest, serve::run),
         "dev" => with("dev", "a cluster on this machine, to try things out; its nodes end with it", dev::OPTIONS, rest, dev::run),
         "status" => with("status", "nodes, shards and groups of a running cluster", status::OPTIONS, rest, status::run),
+        "worker" => with("worker", "joins a group and says what it owns; it does no work", worker::OPTIONS, rest, worker::run),
         "version" | "--version" | "-V" => { println!("baton {}", env!("CARGO_PKG_VERSION")); Ok(ExitCode::SUCCESS) }
         "help" | "--help" | "-h" => { print!("{USAGE}"); Ok(ExitCode::SUCCESS) }
         other => { eprint!("baton: {other:?} is not a command\n\n{USAGE}"); Ok(ExitCode::from(2)) }
@@ -52,9 +55,13 @@ fn with(command: &str, about: &str, options: &'static [Opt], argv: &[String], ru
     }
 }
 
+/// How often `say` was called: who redraws a picture in place must know whether something stands below it by now.
+pub static SAID: AtomicUsize = AtomicUsize::new(0);
+
 /// A pipe that was closed by its reader (`baton status | head`) is no reason for a panic message.
 pub fn say(text: &str) {
     use std::io::Write;
+    SAID.fetch_add(1, Ordering::Relaxed);
     let mut out = std::io::stdout().lock();
     let _ = writeln!(out, "{text}").and_then(|()| out.flush());
 }
