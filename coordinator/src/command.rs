@@ -118,6 +118,9 @@ pub enum Response {
     OffsetsDeleted { count: u64 },
     Deleted,
     Group(Box<GroupView>),
+    /// The records of a group's history by their numbers, `first` to below `next`. They are on disk: the node that answers fetches them.
+    HistoryAt { first: u64, next: u64 },
+    /// What `HistoryAt` becomes on its way out.
     History(Vec<HistoryRecord>),
 }
 

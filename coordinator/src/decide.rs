@@ -41,7 +41,7 @@ pub fn request(draft: &mut Draft, group: &GroupId, command: &Command) -> Result<
         Command::DeleteOffsets { topic } => offsets::delete(draft, group, topic),
         Command::DeleteGroup { force } => delete(draft, group, *force),
         Command::Describe => Ok(Response::Group(Box::new(group_view(group, existing(draft, group)?, draft.context)))),
-        Command::History { since } => Ok(Response::History(existing(draft, group)?.history.iter().filter(|h| h.revision >= *since).cloned().collect())),
+        Command::History { .. } => existing(draft, group).map(|g| Response::HistoryAt { first: g.history.first, next: g.history.next }),
     }
 }
 

@@ -2,7 +2,7 @@
 //! `decide` on its draft, so what was checked is what is applied. Never reads a clock. A violation undoes the batch.
 
 use crate::{command::*, ids::*, record::*, seeded, state::*};
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 use thiserror::Error;
 
 /// A record that contradicts the state: our own bug, never a member's.
@@ -33,8 +33,16 @@ pub enum Outcome {
 /// How many fenced incarnations a group remembers.
 const FENCED_MAX: usize = 1_000;
 
-/// Applies a whole entry. Equal on every node.
-pub fn entry(state: &mut State, entry: &LogEntry, history_max: usize) -> Vec<Outcome> {
+/// A change of a group's history, which is state like any other but is kept on disk: replay hands it out. Records are numbered in the group's life.
+#[derive(Clone, Debug, PartialEq)]
+pub enum HistoryChange {
+    Added { group: GroupId, number: u64, record: HistoryRecord },
+    /// The records from `first` to below `next` are no longer part of it.
+    Dropped { group: GroupId, first: u64, next: u64 },
+}
+
+/// Applies a whole entry. Equal on every node. What it does to the histories is added to `history`, in order.
+pub fn entry(state: &mut State, entry: &LogEntry, history_max: usize, history: &mut Vec<HistoryChange>) -> Vec<Outcome> {
     // Compare-and-append for the shard: an entry that a deposed or delayed proposer sent late finds another sequence.
     if entry.base_sequence != state.sequence {
         return vec![Outcome::Skipped; entry.batches.len()];
@@ -46,7 +54,7 @@ pub fn entry(state: &mut State, entry: &LogEntry, history_max: usize) -> Vec<Out
         .batches.iter()
         .map(|b| {
             state.last_token = floor;
-            let outcome = batch(state, b, history_max);
+            let outcome = batch(state, b, history_max, history);
             highest = highest.max(state.last_token);
             outcome
         })
@@ -55,7 +63,7 @@ pub fn entry(state: &mut State, entry: &LogEntry, history_max: usize) -> Vec<Out
     outcomes
 }
 
-fn batch(state: &mut State, b: &Batch, history_max: usize) -> Outcome {
+fn batch(state: &mut State, b: &Batch, history_max: usize, history: &mut Vec<HistoryChange>) -> Outcome {
     let before = state.groups.get(&b.group).cloned();
     if before.as_ref().map_or(0, |g| g.revision) != b.base_revision {
         return Outcome::Skipped;
@@ -75,6 +83,7 @@ fn batch(state: &mut State, b: &Batch, history_max: usize) -> Outcome {
     }
     state.revision += 1;
     state.last_token = last_token;
+    hand_out(b, before.map_or(0..0, |g| g.history.first..g.history.next), state.revision, history);
     match draft {
         None => {
             state.groups.remove(&b.group);
@@ -82,16 +91,42 @@ fn batch(state: &mut State, b: &Batch, history_max: usize) -> Outcome {
         Some(mut g) => {
             let changed = Arc::make_mut(&mut g);
             changed.revision = state.revision;
-            for h in changed.history.iter_mut().rev().take_while(|h| h.revision == 0) {
-                h.revision = state.revision;
-            }
-            while changed.history.len() > history_max {
-                changed.history.pop_front();
-            }
+            trim(&b.group, changed, history_max as u64, history);
             state.groups.insert(b.group.clone(), g);
         }
     }
     Outcome::Applied
+}
+
+/// Hands out the history of an applied batch. `kept` are the numbers of the records before it.
+fn hand_out(b: &Batch, mut kept: std::ops::Range<u64>, revision: u64, history: &mut Vec<HistoryChange>) {
+    for r in &b.records {
+        match r {
+            Record::Deleted => {
+                history.push(HistoryChange::Dropped { group: b.group.clone(), first: kept.start, next: kept.end });
+                kept = 0..0;
+            }
+            Record::History(h) => {
+                history.push(HistoryChange::Added { group: b.group.clone(), number: kept.end, record: HistoryRecord { revision, ..(**h).clone() } });
+                kept.end += 1;
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Bounds the history by count, and what is remembered of it by the members that are left.
+fn trim(group: &GroupId, g: &mut Group, max: u64, history: &mut Vec<HistoryChange>) {
+    let mark = &mut g.history;
+    let first = mark.first.max(mark.next.saturating_sub(max));
+    if first > mark.first {
+        history.push(HistoryChange::Dropped { group: group.clone(), first: mark.first, next: first });
+        mark.first = first;
+    }
+    if mark.named.len() > 2 * (g.members.len() + g.holds.len()) + 16 {
+        let holders: BTreeSet<&MemberId> = g.holds.values().map(|h| &h.member).collect();
+        mark.named.retain(|m, _| g.members.contains_key(m) || holders.contains(m));
+    }
 }
 
 /// Applies one record to one group.
@@ -173,7 +208,10 @@ pub fn record(slot: &mut Option<Arc<Group>>, r: &Record, last_token: &mut u64) -
             Ok(())
         }
         Record::History(h) => {
-            g.history.push_back(HistoryRecord { revision: 0, ..(**h).clone() });
+            g.history.next += 1;
+            if let Some(m) = &h.member {
+                g.history.named.insert(m.clone(), h.at_ms);
+            }
             Ok(())
         }
         Record::Quarantined { reason } => {

@@ -6,7 +6,7 @@
 
 mod soft;
 
-use crate::{command::*, config::Limits, decide, draft::*, ids::*, invariants, metadata::Metadata, record::*, replay, replay::Outcome, seeded, state::*, timers::*};
+use crate::{command::*, config::Limits, decide, draft::*, ids::*, invariants, metadata::Metadata, record::*, replay, replay::{HistoryChange, Outcome}, seeded, state::*, timers::*};
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
@@ -109,6 +109,9 @@ struct Leading {
     touched: Vec<(GroupId, BTreeSet<MemberId>)>,
 }
 
+/// A group as it is now; None: it is gone.
+pub type ChangedGroup = (GroupId, Option<Arc<Group>>);
+
 /// The groups of one shard.
 pub struct Shard {
     id: u16,
@@ -118,6 +121,9 @@ pub struct Shard {
     leading: Option<Leading>,
     out: VecDeque<Action>,
     stats: ShardStats,
+    /// Groups that changed, and what became of histories, since `take_changes` and `take_history`.
+    changed: BTreeSet<GroupId>,
+    history: Vec<HistoryChange>,
 }
 
 /// The shard of a group: crc32c of the id, modulo the cluster's shards.
@@ -126,7 +132,7 @@ pub fn shard_of(group: &GroupId, shards: u16) -> u16 { (crc32c::crc32c(group.as_
 impl Shard {
     /// An empty shard.
     pub fn new(id: u16, limits: Limits) -> Shard {
-        Shard { id, limits, state: State::default(), image: Arc::default(), leading: None, out: VecDeque::new(), stats: ShardStats::default() }
+        Shard { id, limits, state: State::default(), image: Arc::default(), leading: None, out: VecDeque::new(), stats: ShardStats::default(), changed: BTreeSet::new(), history: Vec::new() }
     }
     /// A shard from a snapshot of any replica.
     pub fn restore(id: u16, limits: Limits, snapshot: &[u8]) -> Result<Shard, String> {
@@ -150,10 +156,21 @@ impl Shard {
             return Err(format!("the snapshot has feature level {level}, this version knows {FEATURE_LEVEL}: install a version that knows it"));
         }
         let state = bincode::deserialize(body).map_err(|e| format!("the snapshot cannot be read: {e}"))?;
-        self.step_down();
-        self.state = state;
+        self.adopt(state);
         Ok(())
     }
+    /// Replaces the state, as read from a checkpoint. Drops leadership.
+    pub fn adopt(&mut self, state: State) {
+        self.step_down();
+        (self.state, self.changed, self.history) = (state, BTreeSet::new(), Vec::new());
+    }
+    /// What changed since the last call, frozen: everything beside the groups, and each changed group (None: gone). Cheap: groups are shared, not copied.
+    pub fn take_changes(&mut self) -> (State, Vec<ChangedGroup>) {
+        let groups = std::mem::take(&mut self.changed).into_iter().map(|id| (id.clone(), self.state.groups.get(&id).cloned())).collect();
+        (self.state.head(), groups)
+    }
+    /// What replay did to histories since the last call, in order. The caller keeps the records.
+    pub fn take_history(&mut self) -> Vec<HistoryChange> { std::mem::take(&mut self.history) }
     /// Equal on replicas that have applied the same entries.
     pub fn digest(&self) -> u64 {
         let bytes = self.snapshot();
@@ -172,8 +189,11 @@ impl Shard {
 
     /// Applies a committed entry. Every node, in log order; the only writer of the state. Then `poll`.
     pub fn replay(&mut self, entry: &LogEntry) {
-        let outcomes = replay::entry(&mut self.state, entry, self.limits.history_max);
+        let outcomes = replay::entry(&mut self.state, entry, self.limits.history_max, &mut self.history);
         for (b, outcome) in entry.batches.iter().zip(&outcomes) {
+            if *outcome != Outcome::Skipped {
+                self.changed.insert(b.group.clone());
+            }
             match outcome {
                 Outcome::Applied => {
                     self.stats.commits += b.records.iter().filter(|r| matches!(r, Record::Offset { .. })).count() as u64;

@@ -20,6 +20,11 @@ pub struct State {
     pub groups: BTreeMap<GroupId, Arc<Group>>,
 }
 
+impl State {
+    /// Everything but the groups: what a checkpoint writes beside the groups that changed.
+    pub fn head(&self) -> State { State { sequence: self.sequence, revision: self.revision, last_token: self.last_token, groups: BTreeMap::new() } }
+}
+
 /// `Arc`s are serialised as what they point to.
 mod groups {
     use super::*;
@@ -54,9 +59,19 @@ pub struct Group {
     pub fenced: VecDeque<(MemberId, Incarnation)>,
     /// Incarnations that expired or were removed: they may join again until another incarnation of their id does. Bounded like `fenced`.
     pub departed: VecDeque<(MemberId, Incarnation)>,
-    pub history: VecDeque<HistoryRecord>,
+    /// Which history records the group has; the records themselves are on disk, handed out by replay (`safety.md` 29).
+    pub history: HistoryMark,
     /// Set when a record broke an invariant: grants nothing until it is repaired.
     pub quarantined: Option<String>,
+}
+
+/// What is left in memory of a group's history: the numbers of its records, from `first` to below `next`, and who was named when.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct HistoryMark {
+    pub first: u64,
+    pub next: u64,
+    /// When a record last named each member or holder (`at_ms`): the start of what a group is stuck on.
+    pub named: BTreeMap<MemberId, u64>,
 }
 
 /// Whose a partition is.
@@ -136,7 +151,7 @@ impl Group {
         Self {
             revision: 0, epoch: 1, target_epoch: 1, members: BTreeMap::new(), target: BTreeMap::new(), owners: BTreeMap::new(), holds: BTreeMap::new(),
             offsets: BTreeMap::new(), topics: BTreeMap::new(), metadata_revision: 0, config: GroupConfig::default(), fenced: VecDeque::new(), departed: VecDeque::new(),
-            history: VecDeque::new(), quarantined: None,
+            history: HistoryMark::default(), quarantined: None,
         }
     }
     /// The group's state as KIP-848 names it.

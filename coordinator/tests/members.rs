@@ -79,7 +79,7 @@ fn a_silent_member_is_expired_after_its_session_and_not_before() {
     // Trap 5 (KAFKA-20442): an empty group's target epoch is level with its epoch.
     assert!(w.group().members.is_empty());
     assert_eq!((w.group().state(), w.group().target_epoch), (GroupState::Empty, w.group().epoch));
-    assert!(w.group().history.iter().any(|h| h.kind == "expired" && h.cause.contains("15000 ms")));
+    assert!(w.history.values().any(|h| h.kind == "expired" && h.cause.contains("15000 ms")));
 }
 
 /// `safety.md` 12: whoever does not give back in time is out, but what it may use is held for one session.
@@ -363,5 +363,34 @@ fn commit(w: &mut World, a: &Model, commit_seq: u64, token: FencingToken, offset
     match w.ask(Command::Commit(Commit { member, offsets })) {
         Ok(Response::Committed(r)) => r[0].1,
         other => panic!("{other:?}"),
+    }
+}
+
+/// `safety.md` 29: the state has the numbers, the records are handed out; bounded by count, gone with the group, numbered anew in its next life.
+#[test]
+fn history_is_handed_out_and_bounded() {
+    let mut w = World::new(&[("t", 4)]);
+    w.shard = Shard::new(1, baton_coordinator::config::Limits { history_max: 5, ..Default::default() });
+    w.shard.lead(1, 1, w.now);
+    w.shard.metadata(std::sync::Arc::new(w.meta.clone()), w.now);
+    let mut a = Model::new("a", &["t"]);
+    for round in 0..3 {
+        for _ in 0..4 {
+            w.join(&mut a);
+            w.pass(200);
+            let leave = Leave { member: "a".into(), incarnation: a.incarnation, assignment_revision: a.revision };
+            w.ask(Command::Leave(leave)).expect("it leaves");
+            a = Model { incarnation: Incarnation(a.incarnation.0 + 1), ..Model::new("a", &["t"]) };
+        }
+        let mark = w.group().history.clone();
+        let numbers: Vec<u64> = w.history.keys().map(|(_, n)| *n).collect();
+        assert_eq!(numbers, (mark.first..mark.next).collect::<Vec<_>>(), "what is kept is what the state says");
+        assert_eq!(numbers.len(), 5);
+        assert!(w.history.values().zip(w.history.values().skip(1)).all(|(a, b)| 0 < a.revision && a.revision <= b.revision), "{:?}", w.history);
+        assert_eq!(w.ask(Command::History { since: 0 }), Ok(Response::HistoryAt { first: mark.first, next: mark.next }));
+        if round == 1 {
+            w.ask(Command::DeleteGroup { force: false }).expect("an empty group is deleted");
+            assert!(w.history.is_empty(), "the history goes with its group");
+        }
     }
 }

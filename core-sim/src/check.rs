@@ -1,7 +1,7 @@
 //! The judges. They look at applied state, at answers and at what members believe; never at how the core came to it.
 
 use crate::plan::Ms;
-use baton_coordinator::{command::*, ids::*, record::*, shard::Shard, state::*};
+use baton_coordinator::{command::*, ids::*, record::*, replay::HistoryChange, shard::Shard, state::*};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A broken invariant: its name and a sentence.
@@ -20,6 +20,8 @@ pub type Place = (GroupId, Partition);
 pub struct Judge {
     /// Applied index → the first replica's digest.
     digests: BTreeMap<usize, u64>,
+    /// Applied index → what the first replica did to histories.
+    histories: BTreeMap<usize, Vec<HistoryChange>>,
     /// The highest token granted so far, never forgotten.
     tokens: BTreeMap<Place, u64>,
     /// Every grant that was committed.
@@ -75,6 +77,12 @@ impl Judge {
         Ok(())
     }
 
+    /// History is kept beside the state, but it is replicated all the same.
+    pub fn history(&mut self, index: usize, changes: Vec<HistoryChange>) -> Verdict {
+        let first = self.histories.entry(index).or_insert_with(|| changes.clone());
+        if *first == changes { Ok(()) } else { broken("replicas-agree", format!("two replicas keep another history after entry {index}")) }
+    }
+
     fn forget(&mut self, group: &GroupId, topic: Option<&TopicName>) {
         *self.deletions.entry(group.clone()).or_default() += 1;
         let stays = |(g, p): &Place| g != group || topic.is_some_and(|t| *t != p.topic);
@@ -87,6 +95,9 @@ impl Judge {
             return broken("replay", format!("{id} is quarantined: {why}"));
         }
         one_owner(id, g)?;
+        if g.history.next - g.history.first > crate::replicas::limits().history_max as u64 {
+            return broken("bounded", format!("{id} has {:?}", g.history));
+        }
         let (e, t) = self.epochs.get(id).copied().unwrap_or_default();
         if g.epoch < e || g.target_epoch < t || g.target_epoch > g.epoch {
             return broken("epochs", format!("{id}: group epoch {e} → {}, target {t} → {}", g.epoch, g.target_epoch));

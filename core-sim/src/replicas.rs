@@ -188,8 +188,10 @@ impl Replicas {
             if let Some(e) = entry {
                 node.shard.replay(e);
             }
+            let history = node.shard.take_history();
             let took_effect = node.shard.state().sequence != before;
             node.applied += 1;
+            judge.history(node.applied, history)?;
             judge.applied(node.applied, entry.as_ref(), took_effect, self.force_deleted, &node.shard)?;
         }
         Ok(())

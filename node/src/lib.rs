@@ -9,6 +9,7 @@ mod clock;
 mod config;
 mod driver;
 mod forward;
+mod history;
 mod machine;
 mod metrics;
 mod node;

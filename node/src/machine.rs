@@ -3,7 +3,8 @@
 //! A shard is shared with its driver; this side only replays. An entry that cannot be understood stops the shard on this node: nothing is ever skipped,
 //! so what follows is kept (in the snapshots, too) until a version that understands it takes over.
 
-use baton_coordinator::{config::Limits, ids::Term, metadata::{MetaCommand, MetaError, Metadata}, record::LogEntry, shard::Shard};
+use baton_coordinator::{command::HistoryRecord, config::Limits, ids::{GroupId, Term}, metadata::{MetaCommand, MetaError, Metadata}, record::LogEntry, shard::Shard};
+use crate::history::History;
 use baton_raft::StateMachine;
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -14,6 +15,7 @@ use tokio::sync::Notify;
 /// A shard of this node, shared by its machine, its driver and whoever lists groups.
 pub struct ShardSlot {
     shard: Mutex<Shard>,
+    pub history: Mutex<History>,
     limits: Limits,
     applied: AtomicU64,
     stopped: Mutex<Option<String>>,
@@ -28,7 +30,7 @@ impl ShardSlot {
     /// An empty shard; `id` is 0-based.
     pub fn new(id: u16, limits: Limits) -> Arc<Self> {
         let shard = Mutex::new(Shard::new(id, limits.clone()));
-        Arc::new(Self { shard, limits, applied: AtomicU64::new(0), stopped: Mutex::new(None), wake: Notify::new() })
+        Arc::new(Self { shard, history: Mutex::default(), limits, applied: AtomicU64::new(0), stopped: Mutex::new(None), wake: Notify::new() })
     }
     /// The shard. Held for the time of one call, never over an await.
     pub fn shard(&self) -> MutexGuard<'_, Shard> { lock(&self.shard) }
@@ -67,7 +69,10 @@ impl ShardMachine {
             Ok(entry) if entry.term != term => Ok(()),
             Ok(entry) => {
                 let mut shard = self.slot.shard();
-                catch_unwind(AssertUnwindSafe(|| shard.replay(&entry))).map_err(|_| "replaying it panicked: report this as a bug".to_string())
+                let outcome = catch_unwind(AssertUnwindSafe(|| shard.replay(&entry))).map_err(|_| "replaying it panicked: report this as a bug".to_string());
+                // Before an answer of this entry can leave: the driver needs the shard's lock for it.
+                lock(&self.slot.history).follow(shard.take_history());
+                outcome
             }
             Err(reason) => Err(reason),
         };
@@ -85,10 +90,11 @@ impl StateMachine for ShardMachine {
     }
     fn snapshot(&self) -> Vec<u8> {
         let state = self.slot.shard().snapshot();
-        bincode::serialize(&(state, &self.kept)).expect("a Vec takes every write and bytes are always serialisable")
+        bincode::serialize(&(state, &self.kept, lock(&self.slot.history).all())).expect("a Vec takes every write and bytes are always serialisable")
     }
     fn restore(&mut self, bytes: &[u8]) -> Result<(), String> {
-        let (state, kept): (Vec<u8>, Vec<Kept>) = bincode::deserialize(bytes).map_err(|e| format!("the shard's snapshot cannot be read: {e}"))?;
+        type Parts = (Vec<u8>, Vec<Kept>, Vec<((GroupId, u64), HistoryRecord)>);
+        let (state, kept, history): Parts = bincode::deserialize(bytes).map_err(|e| format!("the shard's snapshot cannot be read: {e}"))?;
         {
             let mut shard = self.slot.shard();
             if state.is_empty() {
@@ -96,6 +102,7 @@ impl StateMachine for ShardMachine {
             } else {
                 shard.install(&state)?;
             }
+            lock(&self.slot.history).adopt(history);
         }
         *lock(&self.slot.stopped) = None;
         self.kept.clear();

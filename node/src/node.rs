@@ -10,7 +10,7 @@ use crate::{
     view::*,
 };
 use baton_coordinator::{
-    command::{GroupError, Request, Response},
+    command::{Command, GroupError, Request, Response},
     ids::{GroupId, Millis},
     metadata::{MetaCommand, MetaError, Metadata},
     shard::shard_of,
@@ -330,6 +330,7 @@ impl Inner {
         let shard = shard_of(&request.group, self.config.shards);
         let Some(mail) = self.mail.get().and_then(|m| m.get(usize::from(shard))) else { return Outcome::NotTaken("this node is starting".into()) };
         let (reply, answer) = oneshot::channel();
+        let history = if let Command::History { since } = request.command { Some((request.group.clone(), since)) } else { None };
         if let Err(e) = mail.try_send(Mail { request, arrived: self.now(), reply }) {
             return Outcome::NotTaken(match e {
                 mpsc::error::TrySendError::Full(_) => "the shard has too many requests waiting".into(),
@@ -338,6 +339,9 @@ impl Inner {
         }
         let unknown = |reason: &str| Outcome::Done(Err(GroupError::Unavailable { reason: reason.into() }));
         match tokio::time::timeout(wait, answer).await {
+            Ok(Ok(Outcome::Done(Ok(Response::HistoryAt { first, next })))) if let Some((group, since)) = history => {
+                Outcome::Done(Ok(Response::History(lock(&self.shards[usize::from(shard)].history).read(&group, first, next, since))))
+            }
             Ok(Ok(outcome)) => outcome,
             Ok(Err(_)) => unknown("this node is stopping"),
             Err(_) => unknown("the request was not decided in its time"),

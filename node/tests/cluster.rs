@@ -178,6 +178,14 @@ async fn members_go_on_when_the_leader_dies() {
     let unknown = ask(w.any(0), Command::RemoveMember { member: "nobody".into() }).await;
     assert!(matches!(unknown, Err(Refusal::Group(GroupError::UnknownMember { .. }))), "{unknown:?}");
 
+    // So is the history, from the node that leads.
+    let history = |r: Response| if let Response::History(h) = r { h } else { panic!("the history was answered with {r:?}") };
+    let whole = history(eventually("history", async || ask(w.any(1), Command::History { since: 0 }).await).await);
+    assert!(whole.iter().any(|h| h.kind == "joined" && h.member == Some("m2".into())), "{whole:?}");
+    let since = whole[whole.len() / 2].revision;
+    let part = history(eventually("history", async || ask(w.any(2), Command::History { since }).await).await);
+    assert_eq!(part, whole.iter().filter(|h| h.revision >= since).cloned().collect::<Vec<_>>());
+
     // The leader dies. Nobody is fenced, nothing is lost, tokens stay.
     let before: Vec<_> = members.iter().map(|m| m.held.clone()).collect();
     let leader = eventually("a leader", async || w.leader_of("g").ok_or("none")).await;
@@ -196,6 +204,9 @@ async fn members_go_on_when_the_leader_dies() {
     assert_eq!(before, members.iter().map(|m| m.held.clone()).collect::<Vec<_>>());
     let offsets = eventually("offsets", async || ask(w.any(1), fetch.clone()).await).await;
     assert!(matches!(&offsets, Response::Offsets(o) if o.len() == 1 && o[0].offset == 41), "{offsets:?}");
+
+    let kept = history(eventually("history", async || ask(w.any(0), Command::History { since: 0 }).await).await);
+    assert!(kept.starts_with(&whole), "{kept:?}");
 
     // It comes back and catches up.
     w.restart(leader).await.unwrap();

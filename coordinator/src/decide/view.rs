@@ -48,7 +48,7 @@ pub fn group_view(group: &GroupId, g: &Group, c: &Context) -> GroupView {
 fn stuck(g: &Group, c: &Context) -> Vec<StuckView> {
     let wanted: BTreeSet<&Partition> = g.members.iter().filter_map(|(id, m)| g.target.get(id).map(|t| (m, t))).flat_map(|(m, t)| t.iter().filter(|p| !m.assigned.contains_key(*p))).collect();
     let now_ms = c.wall_us / 1000;
-    let since = |id: &MemberId| g.history.iter().rev().find(|h| h.member.as_ref() == Some(id)).map_or(0, |h| now_ms.saturating_sub(h.at_ms));
+    let since = |id: &MemberId| g.history.named.get(id).map_or(0, |at_ms| now_ms.saturating_sub(*at_ms));
     wanted.into_iter().filter_map(|p| g.owners.get(p).map(|o| (p, o))).map(|(p, o)| {
         let at_most_ms = if o.state == OwnerState::Held { (c.hold_remaining)(p) } else { g.members.get(&o.member).map_or(0, |m| m.rebalance_timeout_ms + m.session_promised_ms) };
         StuckView { member: o.member.clone(), partition: p.clone(), since_ms: since(&o.member), at_most_ms }

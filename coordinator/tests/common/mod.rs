@@ -2,7 +2,8 @@
 #![allow(dead_code)]
 
 use baton_coordinator::{command::*, config::*, ids::*, metadata::*, record::*, shard::*};
-use std::{collections::BTreeSet, sync::Arc};
+use baton_coordinator::replay::HistoryChange;
+use std::{collections::{BTreeMap, BTreeSet}, sync::Arc};
 
 pub struct World {
     pub shard: Shard,
@@ -15,6 +16,8 @@ pub struct World {
     pub auto_commit: bool,
     pub committed: usize,
     pub answers: Vec<(Ticket, Result<Response, GroupError>)>,
+    /// The history records of all groups, as a node keeps them.
+    pub history: BTreeMap<(GroupId, u64), HistoryRecord>,
 }
 
 pub fn set(parts: &[(&str, i32)]) -> BTreeSet<Partition> { parts.iter().map(|(t, p)| Partition::new(*t, *p)).collect() }
@@ -25,7 +28,7 @@ impl World {
     pub fn new(topics: &[(&str, i32)]) -> Self {
         let mut w = World {
             shard: Shard::new(1, Limits::default()), meta: Metadata::default(), now: Now { mono_ms: 1_000, wall_us: 5_000_000 }, next: 0, log: Vec::new(),
-            auto_commit: true, committed: 0, answers: Vec::new(),
+            auto_commit: true, committed: 0, answers: Vec::new(), history: BTreeMap::new(),
         };
         w.shard.lead(1, 1, w.now);
         for (name, n) in topics {
@@ -63,6 +66,12 @@ impl World {
             let e = self.log[self.committed].clone();
             self.committed += 1;
             self.shard.replay(&e);
+            for c in self.shard.take_history() {
+                match c {
+                    HistoryChange::Added { group, number, record } => assert!(self.history.insert((group, number), record).is_none(), "a number is used once"),
+                    HistoryChange::Dropped { group, first, next } => (first..next).for_each(|n| assert!(self.history.remove(&(group.clone(), n)).is_some(), "what is dropped was there")),
+                }
+            }
         }
     }
     pub fn send(&mut self, command: Command) -> Ticket {
