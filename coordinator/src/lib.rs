@@ -8,6 +8,7 @@ pub mod command;
 pub mod config;
 pub mod decide;
 pub mod draft;
+pub mod embedded;
 pub mod ids;
 pub mod invariants;
 pub mod metadata;

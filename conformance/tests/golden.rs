@@ -1,0 +1,18 @@
+//! The project's golden data, compared as `cargo xtask golden` does.
+use baton_conformance::{own_data, report, run};
+
+/// Files in which agreement is claimed; without the list an empty or skipped file would look like agreement.
+const COMPARED: [&str; 2] = ["assignors/server-range.jsonl", "assignors/server-uniform.jsonl"];
+
+#[test]
+fn every_difference_from_kafka_is_explained_by_a_rule() {
+    let reports = run(&own_data()).expect("the golden data can be read");
+    let text = report::render(&reports);
+    println!("{text}");
+    assert_eq!(reports.iter().map(|r| r.unexplained).sum::<usize>(), 0, "{text}");
+    for file in COMPARED {
+        let report = reports.iter().find(|r| r.file == file).unwrap_or_else(|| panic!("{file} is missing"));
+        assert!(report.agreed >= 300 && report.skipped == 0, "{file} is hardly compared: {text}");
+        assert!(report.explained <= 3, "so many differences are no exceptions: {text}");
+    }
+}

@@ -1,0 +1,96 @@
+//! The edge between names and numbers: `Input` to `Spec`, `Owners` to `Assignment`. The only place where assignors meet maps.
+
+use super::{
+    Assignment, Input,
+    spec::{NOBODY, Owners, Spec},
+};
+use crate::ids::*;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// The group in numbers. Topics that do not exist are left out, and so is what the target says of members, topics and partitions that are gone.
+pub(super) fn spec(input: &Input) -> Spec {
+    let counts: Vec<u32> = input.topics.values().map(|n| u32::try_from(*n).unwrap_or(0)).collect();
+    let topic_numbers: BTreeMap<&TopicName, u32> = input.topics.keys().zip(0..).collect();
+    let mut distinct: BTreeMap<&BTreeSet<TopicName>, u32> = BTreeMap::new();
+    let mut subscriptions: Vec<Vec<u32>> = Vec::new();
+    let mut subscription_of: Vec<u32> = Vec::with_capacity(input.subscriptions.len());
+    let mut before: Option<&BTreeSet<TopicName>> = None;
+    for topics in input.subscriptions.values() {
+        // Neighbours mostly have the same subscription: one comparison instead of a search.
+        let number = match before {
+            Some(b) if b == topics => subscription_of.last().copied().unwrap_or(0),
+            _ => *distinct.entry(topics).or_insert_with(|| {
+                subscriptions.push(topics.iter().filter_map(|t| topic_numbers.get(t).copied()).collect());
+                (subscriptions.len() - 1) as u32
+            }),
+        };
+        subscription_of.push(number);
+        before = Some(topics);
+    }
+    Spec::new(&counts, subscriptions, subscription_of)
+        .and_then(|s| s.with_previous(previous(input, &topic_numbers)))
+        .and_then(|s| s.with_static_first(static_first(input)))
+        .expect("limits keep partitions below 2^32, and every number was drawn from the list that it points into")
+}
+
+fn previous(input: &Input, topic_numbers: &BTreeMap<&TopicName, u32>) -> Vec<u32> {
+    let mut total = 0;
+    let mut ranges: Vec<(usize, i32)> = Vec::with_capacity(input.topics.len());
+    for count in input.topics.values() {
+        ranges.push((total, *count));
+        total += usize::try_from(*count).unwrap_or(0);
+    }
+    let mut previous = vec![NOBODY; total];
+    for (member, number) in input.subscriptions.keys().zip(0u32..) {
+        let mut last: Option<(&TopicName, Option<u32>)> = None;
+        for p in input.previous.get(member).into_iter().flatten() {
+            // A member's partitions come topic by topic: one search per topic.
+            let topic = match last {
+                Some((t, n)) if *t == p.topic => n,
+                _ => topic_numbers.get(&p.topic).copied(),
+            };
+            last = Some((&p.topic, topic));
+            if let Some((start, count)) = topic.map(|t| ranges[t as usize])
+                && (0..count).contains(&p.partition)
+            {
+                let owner = &mut previous[start + p.partition as usize];
+                // Should the target name two members, the first keeps it.
+                if *owner == NOBODY {
+                    *owner = number;
+                }
+            }
+        }
+    }
+    previous
+}
+
+/// Static members by instance id, then dynamic ones by member id.
+fn static_first(input: &Input) -> Vec<u32> {
+    let mut order: Vec<(bool, Option<&InstanceId>, u32)> = input
+        .subscriptions
+        .keys()
+        .zip(0u32..)
+        .map(|(m, number)| {
+            let instance = input.instances.get(m);
+            (instance.is_none(), instance, number)
+        })
+        .collect();
+    order.sort_unstable();
+    order.into_iter().map(|(_, _, number)| number).collect()
+}
+
+/// The assignment by name; members without partitions are listed.
+pub(super) fn named(input: &Input, owners: &Owners) -> Assignment {
+    let mut lists: Vec<Vec<Partition>> = vec![Vec::new(); input.subscriptions.len()];
+    let mut number = 0;
+    for (topic, count) in &input.topics {
+        for p in 0..*count {
+            let owner = owners.0[number];
+            if owner != NOBODY {
+                lists[owner as usize].push(Partition::new(topic.clone(), p));
+            }
+            number += 1;
+        }
+    }
+    input.subscriptions.keys().cloned().zip(lists.into_iter().map(|l| l.into_iter().collect())).collect()
+}
