@@ -1,7 +1,11 @@
 //! Core values as JSON shapes and back.
 
 use crate::error::Failure;
-use baton_coordinator::{command as core, config::GroupConfig, ids::*};
+use baton_coordinator::{
+    command as core,
+    config::{GroupConfig, Setting},
+    ids::*,
+};
 use baton_wire as wire;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -167,16 +171,15 @@ pub fn config(c: &GroupConfig) -> wire::GroupConfig {
         heartbeat_interval_ms: c.heartbeat_interval_ms,
         pending_interval_ms: c.pending_interval_ms,
         assignment_interval_ms: c.assignment_interval_ms,
+        offsets_retention_minutes: c.offsets_retention_minutes,
     }
 }
 
-/// The settings after a patch.
-pub fn patched(mut now: GroupConfig, patch: &wire::GroupConfigPatch) -> GroupConfig {
-    let default = GroupConfig::default();
-    let set = |field: &mut u64, patch: Option<Option<u64>>, default: u64| if let Some(v) = patch { *field = v.unwrap_or(default); };
-    set(&mut now.session_timeout_ms, patch.session_timeout_ms, default.session_timeout_ms);
-    set(&mut now.heartbeat_interval_ms, patch.heartbeat_interval_ms, default.heartbeat_interval_ms);
-    set(&mut now.pending_interval_ms, patch.pending_interval_ms, default.pending_interval_ms);
-    set(&mut now.assignment_interval_ms, patch.assignment_interval_ms, default.assignment_interval_ms);
-    now
+/// The settings that a patch names, and no other.
+pub fn patch(p: &wire::GroupConfigPatch) -> BTreeMap<Setting, Option<u64>> {
+    let named = [
+        (Setting::SessionTimeout, p.session_timeout_ms), (Setting::HeartbeatInterval, p.heartbeat_interval_ms), (Setting::PendingInterval, p.pending_interval_ms),
+        (Setting::AssignmentInterval, p.assignment_interval_ms), (Setting::OffsetsRetention, p.offsets_retention_minutes),
+    ];
+    named.into_iter().filter_map(|(s, v)| v.map(|v| (s, v))).collect()
 }

@@ -88,13 +88,11 @@ pub async fn config<B: Backend>(State(node): State<B>, InPath(group): InPath<Str
     Ok(Json(convert::config(&node.fresh_metadata().await?.config_of(&GroupId::from(group)))))
 }
 
-/// Reads all settings, then writes all: of two patches at the same moment to different settings one may be lost.
+/// Writes the settings it names and no other, so two patches at the same moment do not undo each other.
 pub async fn patch_config<B: Backend>(
     State(node): State<B>, InPath(group): InPath<String>, InBody(patch): InBody<GroupConfigPatch>,
 ) -> Result<Json<GroupConfig>, Failure> {
     let group = GroupId::from(group);
-    let wanted = convert::patched(node.fresh_metadata().await?.config_of(&group), &patch);
-    let config = if wanted == config::GroupConfig::default() { None } else { Some(wanted.clone()) };
-    topics::change(&node, MetaCommand::SetGroupConfig { group, config }).await?;
-    Ok(Json(convert::config(&wanted)))
+    let image = topics::change(&node, MetaCommand::SetGroupConfig { group: group.clone(), settings: convert::patch(&patch) }).await?;
+    Ok(Json(convert::config(&image.config_of(&group))))
 }

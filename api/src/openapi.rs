@@ -166,18 +166,19 @@ fn request_schemas() -> Vec<(&'static str, Value)> {
     ]
 }
 
-fn config_fields(mark: &str) -> [(&'static str, Value); 4] {
+fn config_fields(mark: &str) -> [(&'static str, Value); 5] {
     let names = if mark == "?" {
-        ["consumer.session.timeout.ms?", "consumer.heartbeat.interval.ms?", "consumer.heartbeat.interval.pending.ms?", "consumer.assignment.interval.ms?"]
+        ["consumer.session.timeout.ms?", "consumer.heartbeat.interval.ms?", "consumer.heartbeat.interval.pending.ms?", "consumer.assignment.interval.ms?", "offsets.retention.minutes?"]
     } else {
-        ["consumer.session.timeout.ms!", "consumer.heartbeat.interval.ms!", "consumer.heartbeat.interval.pending.ms!", "consumer.assignment.interval.ms!"]
+        ["consumer.session.timeout.ms!", "consumer.heartbeat.interval.ms!", "consumer.heartbeat.interval.pending.ms!", "consumer.assignment.interval.ms!", "offsets.retention.minutes!"]
     };
-    let range = |lo: u64, hi: u64| json!({"type": "integer", "minimum": lo, "maximum": hi});
+    let range = |s: Setting| json!({"type": "integer", "minimum": s.range().start(), "maximum": s.range().end()});
     [
-        (names[0], told(range(3_000, 1_800_000), "At least three heartbeat intervals.")),
-        (names[1], range(100, 15_000)),
-        (names[2], told(range(0, 15_000), "Asked of members with something pending; 0: off.")),
-        (names[3], range(0, 15_000)),
+        (names[0], told(range(Setting::SessionTimeout), "At least three heartbeat intervals.")),
+        (names[1], range(Setting::HeartbeatInterval)),
+        (names[2], told(range(Setting::PendingInterval), "Asked of members with something pending; 0: off.")),
+        (names[3], range(Setting::AssignmentInterval)),
+        (names[4], told(range(Setting::OffsetsRetention), "How long an offset outlives its commit once nobody subscribes to its topic.")),
     ]
 }
 

@@ -1,6 +1,7 @@
 //! Group settings and limits. Ranges are checked where a value enters the system; the core trusts them.
 
 use serde::{Deserialize, Serialize};
+use std::{collections::BTreeMap, ops::RangeInclusive};
 
 /// The dynamic settings of a group. Defaults are Baton's (`docs/ARCHITECTURE.md`).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -13,21 +14,83 @@ pub struct GroupConfig {
     pub pending_interval_ms: u64,
     /// `consumer.assignment.interval.ms`: between two computations of a target.
     pub assignment_interval_ms: u64,
+    /// `offsets.retention.minutes`: how long an offset outlives its commit once nobody subscribes to its topic, and an empty group its last change.
+    pub offsets_retention_minutes: u64,
 }
 impl Default for GroupConfig {
-    fn default() -> Self { Self { session_timeout_ms: 15_000, heartbeat_interval_ms: 1_000, pending_interval_ms: 100, assignment_interval_ms: 100 } }
+    fn default() -> Self {
+        Self { session_timeout_ms: 15_000, heartbeat_interval_ms: 1_000, pending_interval_ms: 100, assignment_interval_ms: 100, offsets_retention_minutes: 10_080 }
+    }
+}
+
+/// One setting of a group, by its name. What is set is kept setting by setting, so two changes at one moment do not undo each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Setting {
+    SessionTimeout,
+    HeartbeatInterval,
+    PendingInterval,
+    AssignmentInterval,
+    OffsetsRetention,
+}
+/// The settings of a group that differ from the defaults because somebody said so.
+pub type Overrides = BTreeMap<Setting, u64>;
+
+impl Setting {
+    /// All of them.
+    pub const ALL: [Setting; 5] = [Setting::SessionTimeout, Setting::HeartbeatInterval, Setting::PendingInterval, Setting::AssignmentInterval, Setting::OffsetsRetention];
+    /// The name that people and clients use.
+    pub fn name(self) -> &'static str {
+        match self {
+            Setting::SessionTimeout => "consumer.session.timeout.ms",
+            Setting::HeartbeatInterval => "consumer.heartbeat.interval.ms",
+            Setting::PendingInterval => "consumer.heartbeat.interval.pending.ms",
+            Setting::AssignmentInterval => "consumer.assignment.interval.ms",
+            Setting::OffsetsRetention => "offsets.retention.minutes",
+        }
+    }
+    /// The setting of that name.
+    pub fn named(name: &str) -> Option<Setting> { Setting::ALL.into_iter().find(|s| s.name() == name) }
+    /// What it may be.
+    pub fn range(self) -> RangeInclusive<u64> {
+        match self {
+            Setting::SessionTimeout => 3_000..=1_800_000,
+            Setting::HeartbeatInterval => 100..=15_000,
+            Setting::PendingInterval | Setting::AssignmentInterval => 0..=15_000,
+            Setting::OffsetsRetention => 1..=5_256_000,
+        }
+    }
+    fn of(self, c: &mut GroupConfig) -> &mut u64 {
+        match self {
+            Setting::SessionTimeout => &mut c.session_timeout_ms,
+            Setting::HeartbeatInterval => &mut c.heartbeat_interval_ms,
+            Setting::PendingInterval => &mut c.pending_interval_ms,
+            Setting::AssignmentInterval => &mut c.assignment_interval_ms,
+            Setting::OffsetsRetention => &mut c.offsets_retention_minutes,
+        }
+    }
 }
 
 impl GroupConfig {
+    /// The defaults with what was set.
+    pub fn with(overrides: &Overrides) -> GroupConfig {
+        let mut c = GroupConfig::default();
+        for (s, v) in overrides {
+            *s.of(&mut c) = *v;
+        }
+        c
+    }
     /// Checks the ranges. The error names the setting and says what is allowed.
     pub fn validate(&self) -> Result<(), (String, String)> {
-        let range = |name: &str, v: u64, lo: u64, hi: u64| if (lo..=hi).contains(&v) { Ok(()) } else { Err((name.to_string(), format!("{v} is not in {lo} to {hi} ms"))) };
-        range("consumer.session.timeout.ms", self.session_timeout_ms, 3_000, 1_800_000)?;
-        range("consumer.heartbeat.interval.ms", self.heartbeat_interval_ms, 100, 15_000)?;
-        range("consumer.heartbeat.interval.pending.ms", self.pending_interval_ms, 0, 15_000)?;
-        range("consumer.assignment.interval.ms", self.assignment_interval_ms, 0, 15_000)?;
+        let mut c = self.clone();
+        for s in Setting::ALL {
+            let (v, range) = (*s.of(&mut c), s.range());
+            if !range.contains(&v) {
+                return Err((s.name().into(), format!("{v} is not in {} to {}", range.start(), range.end())));
+            }
+        }
         if self.session_timeout_ms < 3 * self.heartbeat_interval_ms {
-            return Err(("consumer.session.timeout.ms".into(), format!("{} is less than three heartbeat intervals of {} ms", self.session_timeout_ms, self.heartbeat_interval_ms)));
+            let detail = format!("{} is less than three heartbeat intervals of {} ms", self.session_timeout_ms, self.heartbeat_interval_ms);
+            return Err((Setting::SessionTimeout.name().into(), detail));
         }
         Ok(())
     }

@@ -1,6 +1,9 @@
 //! Topics and group settings: the state of the meta group, and the image of it that shards decide on.
 
-use crate::{config::GroupConfig, ids::*};
+use crate::{
+    config::{GroupConfig, Overrides, Setting},
+    ids::*,
+};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use thiserror::Error;
@@ -24,7 +27,8 @@ pub struct Metadata {
     /// The number of shards, fixed for the cluster's life.
     pub shards: u16,
     pub topics: BTreeMap<TopicName, TopicFacts>,
-    pub group_configs: BTreeMap<GroupId, GroupConfig>,
+    /// What was set for each group; groups that have all defaults are absent.
+    pub group_configs: BTreeMap<GroupId, Overrides>,
     /// Node id → the random id of its data directory (`safety.md` 22).
     pub directories: BTreeMap<u64, u128>,
 }
@@ -37,7 +41,8 @@ pub enum MetaCommand {
     /// Declares or grows; idempotent.
     DeclareTopic { name: TopicName, partitions: i32, id_if_new: u128 },
     DeleteTopic { name: TopicName },
-    SetGroupConfig { group: GroupId, config: Option<GroupConfig> },
+    /// Changes the settings it names and no other; None sets one back to its default. All or nothing.
+    SetGroupConfig { group: GroupId, settings: BTreeMap<Setting, Option<u64>> },
 }
 
 /// Why a meta command was refused. The state is then unchanged.
@@ -61,6 +66,8 @@ pub enum MetaError {
 pub const TOPICS_MAX: usize = 10_000;
 /// Partitions of a topic.
 pub const PARTITIONS_MAX: i32 = 100_000;
+/// Groups with settings of their own.
+pub const GROUP_CONFIGS_MAX: usize = 100_000;
 /// Bytes of a topic's or group's name.
 pub const NAME_MAX: usize = 249;
 
@@ -96,10 +103,25 @@ impl Metadata {
             MetaCommand::DeleteTopic { name } => {
                 if self.topics.remove(name).is_none() { return Err(MetaError::UnknownTopic { name: name.clone() }); }
             }
-            MetaCommand::SetGroupConfig { group, config } => {
+            MetaCommand::SetGroupConfig { group, settings } => {
                 check_name("group", group.as_str())?;
-                if let Some(c) = config { c.validate().map_err(|(field, detail)| MetaError::Invalid { field, detail })?; }
-                match config { Some(c) => { self.group_configs.insert(group.clone(), c.clone()); } None => { self.group_configs.remove(group); } }
+                let mut set = self.group_configs.get(group).cloned().unwrap_or_default();
+                for (setting, value) in settings {
+                    match value {
+                        Some(v) => set.insert(*setting, *v),
+                        None => set.remove(setting),
+                    };
+                }
+                GroupConfig::with(&set).validate().map_err(|(field, detail)| MetaError::Invalid { field, detail })?;
+                if self.group_configs.get(group).is_some_and(|have| *have == set) {
+                    return Ok(self.revision);
+                }
+                let full = self.group_configs.len() >= GROUP_CONFIGS_MAX && !self.group_configs.contains_key(group);
+                match (set.is_empty(), full) {
+                    (true, _) => { self.group_configs.remove(group); }
+                    (false, true) => return Err(MetaError::LimitReached { limit: "groups with settings of their own".into(), max: GROUP_CONFIGS_MAX as u64 }),
+                    (false, false) => { self.group_configs.insert(group.clone(), set); }
+                }
             }
         }
         self.revision += 1;
@@ -107,7 +129,7 @@ impl Metadata {
     }
 
     /// The settings of a group, which need not exist yet.
-    pub fn config_of(&self, group: &GroupId) -> GroupConfig { self.group_configs.get(group).cloned().unwrap_or_default() }
+    pub fn config_of(&self, group: &GroupId) -> GroupConfig { self.group_configs.get(group).map(GroupConfig::with).unwrap_or_default() }
 }
 
 /// Letters, digits, `.`, `_`, `-`; 1 to 249 bytes; not `.` or `..` (Kafka's rule for topics).

@@ -1,6 +1,6 @@
 //! Joining, fencing, expiry, removal, sessions, leadership.
 mod common;
-use baton_coordinator::{command::*, config::GroupConfig, ids::*, metadata::MetaCommand, shard::*};
+use baton_coordinator::{command::*, config::Setting, ids::*, metadata::MetaCommand, shard::*};
 use common::*;
 
 /// Trap 2 (KAFKA-19233) and rule 9: a rejoin with epoch 0 is accepted whatever the stored epoch, with new tokens.
@@ -158,7 +158,7 @@ fn a_lowered_session_is_in_force_only_after_one_old_session() {
     let mut w = World::new(&[("t", 4)]);
     let mut a = Model::new("a", &["t"]);
     w.join(&mut a);
-    w.meta(MetaCommand::SetGroupConfig { group: "g".into(), config: Some(GroupConfig { session_timeout_ms: 3_000, ..Default::default() }) });
+    w.set(Setting::SessionTimeout, Some(3_000));
     let v = w.steady(&mut a);
     assert_eq!((v.session_timeout_ms, w.member("a").session_promised_ms), (3_000, 15_000));
     w.shard.step_down();

@@ -199,6 +199,8 @@ pub struct GroupConfig {
     pub pending_interval_ms: u64,
     #[serde(rename = "consumer.assignment.interval.ms")]
     pub assignment_interval_ms: u64,
+    #[serde(rename = "offsets.retention.minutes")]
+    pub offsets_retention_minutes: u64,
 }
 
 /// `PATCH /v1/groups/{group}/config`: absent (None) leaves a setting, null (Some(None)) sets it back to the default.
@@ -213,6 +215,8 @@ pub struct GroupConfigPatch {
     pub pending_interval_ms: Option<Option<u64>>,
     #[serde(rename = "consumer.assignment.interval.ms", default, deserialize_with = "null_is_a_value", skip_serializing_if = "Option::is_none")]
     pub assignment_interval_ms: Option<Option<u64>>,
+    #[serde(rename = "offsets.retention.minutes", default, deserialize_with = "null_is_a_value", skip_serializing_if = "Option::is_none")]
+    pub offsets_retention_minutes: Option<Option<u64>>,
 }
 
 /// `GET /v1/cluster`, as the answering node sees it.

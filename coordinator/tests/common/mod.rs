@@ -45,6 +45,8 @@ impl World {
         let id_if_new = u128::from(self.meta.revision) + 1000;
         self.meta(MetaCommand::DeclareTopic { name: name.into(), partitions, id_if_new });
     }
+    /// Sets one setting of the group.
+    pub fn set(&mut self, setting: Setting, value: Option<u64>) { self.meta(MetaCommand::SetGroupConfig { group: "g".into(), settings: [(setting, value)].into() }); }
     /// Polls until nothing is left, committing proposals at once if so set.
     pub fn run(&mut self) {
         while let Some(a) = self.shard.poll(self.now) {

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::replicas::Replicas;
+use baton_coordinator::config::Setting;
 
 impl World {
     pub(super) fn meta(&mut self, c: MetaCommand) {
@@ -17,8 +18,9 @@ impl World {
         }
     }
     pub(super) fn set_session(&mut self, group: &GroupId, session_timeout_ms: u64) {
-        let config = baton_coordinator::config::GroupConfig { session_timeout_ms, heartbeat_interval_ms: (session_timeout_ms / 6).clamp(300, 1_000), ..Default::default() };
-        self.meta(MetaCommand::SetGroupConfig { group: group.clone(), config: Some(config) });
+        let interval = (session_timeout_ms / 6).clamp(300, 1_000);
+        let settings = [(Setting::SessionTimeout, Some(session_timeout_ms)), (Setting::HeartbeatInterval, Some(interval))].into();
+        self.meta(MetaCommand::SetGroupConfig { group: group.clone(), settings });
     }
     pub(super) fn spawn(&mut self, group: &GroupId, id: &str, predecessor_dead: bool) {
         self.incarnations += 1;
