@@ -12,7 +12,6 @@ use crate::{
 use axum::{Json, extract::State, http::StatusCode};
 use baton_coordinator::{
     command::{Command, GroupView as View, Response},
-    config,
     ids::GroupId,
     metadata::MetaCommand,
 };

@@ -1,6 +1,7 @@
 //! The description of the API that tools read. Written by hand; a test holds it against the routes and the wire types.
 
 use crate::routes::ROUTES;
+use baton_coordinator::config::Setting;
 use serde_json::{Map, Value, json};
 
 /// The document of `/openapi.json` (OpenAPI 3.1).
