@@ -1,5 +1,7 @@
 //! The processes of the real-process run: nodes, workers and the sink. Everything it starts dies with the test's thread.
 
+#![allow(dead_code)] // each test file uses its part of it
+
 pub mod http;
 
 use baton_chaos_tests::belief::{Process, Record};
@@ -13,7 +15,7 @@ use std::{
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, atomic::{AtomicU16, Ordering}},
     time::{Duration, Instant},
 };
 
@@ -22,9 +24,9 @@ pub const TOPIC: &str = "work";
 const SLOW: Duration = Duration::from_secs(3);
 
 pub struct World {
-    dir: PathBuf,
+    pub dir: PathBuf,
     baton: PathBuf,
-    http: Vec<String>,
+    pub http: Vec<String>,
     peers: Vec<String>,
     nodes: Vec<Option<Child>>,
     workers: BTreeMap<String, Worker>,
@@ -74,12 +76,13 @@ impl World {
 
     // Nodes, by id from 1.
     pub fn start_node(&mut self, n: usize) {
-        let peers: Vec<String> = self.peers.iter().enumerate().map(|(i, p)| format!("{}={p}", i + 1)).collect();
         let mut c = Command::new(&self.baton);
         c.args(["serve", "--node-id", &n.to_string(), "--data"]).arg(self.dir.join(format!("node-{n}")))
-            .args(["--http", &self.http[n - 1], "--peer", &self.peers[n - 1], "--peers", &peers.join(","), "--wal-segment-mib", "1"]);
+            .args(["--http", &self.http[n - 1], "--peer", &self.peers[n - 1], "--peers", &self.peer_list(), "--wal-segment-mib", "1"]);
         self.nodes[n - 1] = Some(spawn(c, &self.dir.join(format!("node-{n}.log"))));
     }
+    /// All nodes, as `--peers` wants them.
+    pub fn peer_list(&self) -> String { self.peers.iter().enumerate().map(|(i, p)| format!("{}={p}", i + 1)).collect::<Vec<_>>().join(",") }
     /// SIGKILL. The time after it, ns.
     pub fn kill_node(&mut self, n: usize) -> u64 {
         let at = boottime_ns();
@@ -257,7 +260,7 @@ fn send(c: &Child, signal: i32) {
 }
 
 /// The binary beside this test; built if it is not there.
-fn baton() -> PathBuf {
+pub fn baton() -> PathBuf {
     let worker = PathBuf::from(env!("CARGO_BIN_EXE_worker"));
     let path = worker.parent().expect("target folder").join("baton");
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
@@ -268,12 +271,14 @@ fn baton() -> PathBuf {
 }
 
 /// Below the range of outgoing connections: a killed node must find its port free again.
-fn free_ports(n: usize) -> Vec<u16> {
+pub fn free_ports(n: usize) -> Vec<u16> {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let first = 17_000 + (std::process::id() as u16 % 997) * 14;
     let mut ports = Vec::new();
-    let mut next = 17_000 + (std::process::id() as u16 % 997) * 14;
     while ports.len() < n {
-        next = if next >= 31_990 { 17_000 } else { next + 1 };
-        if TcpListener::bind(("127.0.0.1", next)).is_ok() { ports.push(next); }
+        // Never one twice: a port that was found free may wait for its user.
+        let port = 17_000 + (first - 17_000 + NEXT.fetch_add(1, Ordering::Relaxed)) % 15_000;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() { ports.push(port); }
     }
     ports
 }
