@@ -1,12 +1,20 @@
 //! What the Raft log does to the shards and the meta state of this node: the state machines that the raft crate drives.
 //!
 //! A shard is shared with its driver; this side only replays. An entry that cannot be understood stops the shard on this node: nothing is ever skipped,
-//! so what follows is kept (in the snapshots, too) until a version that understands it takes over.
+//! so what follows is kept (in the cuts, too) until a version that understands it takes over.
 
-use baton_coordinator::{command::HistoryRecord, config::Limits, ids::{GroupId, Term}, metadata::{MetaCommand, MetaError, Metadata}, record::LogEntry, shard::Shard};
 use crate::history::History;
-use baton_raft::StateMachine;
+use baton_coordinator::{
+    config::Limits,
+    ids::{GroupId, Term},
+    metadata::{MetaCommand, MetaError, Metadata},
+    record::{FEATURE_LEVEL, LogEntry},
+    shard::Shard,
+    state::{Group, State},
+};
+use baton_raft::{FrozenChanges, StateMachine, Stored, freeze_whole, load_whole};
 use std::{
+    io,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::{AtomicU64, Ordering}},
 };
@@ -16,7 +24,6 @@ use tokio::sync::Notify;
 pub struct ShardSlot {
     shard: Mutex<Shard>,
     pub history: Mutex<History>,
-    limits: Limits,
     applied: AtomicU64,
     stopped: Mutex<Option<String>>,
     /// Wakes the driver.
@@ -29,8 +36,8 @@ pub fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> { m.lock().unwrap_or_else(Pois
 impl ShardSlot {
     /// An empty shard; `id` is 0-based.
     pub fn new(id: u16, limits: Limits) -> Arc<Self> {
-        let shard = Mutex::new(Shard::new(id, limits.clone()));
-        Arc::new(Self { shard, history: Mutex::default(), limits, applied: AtomicU64::new(0), stopped: Mutex::new(None), wake: Notify::new() })
+        let shard = Mutex::new(Shard::new(id, limits));
+        Arc::new(Self { shard, history: Mutex::default(), applied: AtomicU64::new(0), stopped: Mutex::new(None), wake: Notify::new() })
     }
     /// The shard. Held for the time of one call, never over an await.
     pub fn shard(&self) -> MutexGuard<'_, Shard> { lock(&self.shard) }
@@ -39,6 +46,12 @@ impl ShardSlot {
     /// Why it has stopped applying.
     pub fn stopped(&self) -> Option<String> { lock(&self.stopped).clone() }
 }
+
+fn encode<T: serde::Serialize>(value: &T) -> Vec<u8> { bincode::serialize(value).expect("a Vec takes every write and the types have no unserialisable value") }
+
+/// Keys of a shard's pairs: everything beside the groups, and one pair per group. History has its own.
+const HEAD: &[u8] = b"a";
+const GROUP: &[u8] = b"g";
 
 /// A committed payload that this version cannot apply.
 type Kept = (u64, Term, Vec<u8>);
@@ -88,22 +101,34 @@ impl StateMachine for ShardMachine {
         self.replay(index, term, payload);
         Vec::new()
     }
-    fn snapshot(&self) -> Vec<u8> {
-        let state = self.slot.shard().snapshot();
-        bincode::serialize(&(state, &self.kept, lock(&self.slot.history).all())).expect("a Vec takes every write and bytes are always serialisable")
+    fn freeze(&mut self) -> FrozenChanges {
+        let (head, groups) = self.slot.shard().take_changes();
+        let (history, kept) = (lock(&self.slot.history).freeze(), self.kept.clone());
+        Box::new(move || {
+            let mut changes = history.changes();
+            changes.push((HEAD.to_vec(), Some([&FEATURE_LEVEL.to_be_bytes()[..], &encode(&(head, kept))].concat())));
+            changes.extend(groups.into_iter().map(|(id, g)| ([GROUP, id.as_str().as_bytes()].concat(), g.map(|g| encode(&*g)))));
+            changes
+        })
     }
-    fn restore(&mut self, bytes: &[u8]) -> Result<(), String> {
-        type Parts = (Vec<u8>, Vec<Kept>, Vec<((GroupId, u64), HistoryRecord)>);
-        let (state, kept, history): Parts = bincode::deserialize(bytes).map_err(|e| format!("the shard's snapshot cannot be read: {e}"))?;
-        {
-            let mut shard = self.slot.shard();
-            if state.is_empty() {
-                *shard = Shard::new(shard.id(), self.slot.limits.clone());
-            } else {
-                shard.install(&state)?;
-            }
-            lock(&self.slot.history).adopt(history);
+    fn written(&mut self) { lock(&self.slot.history).written(); }
+    fn attach(&mut self, stored: Stored) { lock(&self.slot.history).attach(stored); }
+    fn load(&mut self, stored: &Stored) -> Result<(), String> {
+        let head = stored.get(HEAD).map_err(|e| e.to_string())?.ok_or("it has no head")?;
+        let (level, body) = head.split_first_chunk::<2>().ok_or("its head is shorter than a feature level")?;
+        if u16::from_be_bytes(*level) != FEATURE_LEVEL {
+            return Err(format!("it has feature level {}, this version knows {FEATURE_LEVEL}", u16::from_be_bytes(*level)));
         }
+        let (mut state, kept): (State, Vec<Kept>) = bincode::deserialize(body).map_err(|e| format!("its head cannot be read: {e}"))?;
+        let read = stored.visit(GROUP, GROUP, &mut |key, value| {
+            let name = String::from_utf8_lossy(&key[GROUP.len()..]);
+            let group: Group = bincode::deserialize(value).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, format!("group {name} cannot be read: {e}")))?;
+            state.groups.insert(GroupId::from(&*name), Arc::new(group));
+            Ok(())
+        });
+        read.map_err(|e| e.to_string())?;
+        self.slot.shard().adopt(state);
+        lock(&self.slot.history).reset();
         *lock(&self.slot.stopped) = None;
         self.kept.clear();
         for (index, term, payload) in kept {
@@ -206,11 +231,12 @@ impl MetaMachine {
 }
 impl StateMachine for MetaMachine {
     fn apply(&mut self, index: u64, term: u64, payload: &[u8]) -> Vec<u8> { self.replay(index, term, payload) }
-    fn snapshot(&self) -> Vec<u8> {
-        bincode::serialize(&(&*self.slot.image(), &self.kept)).expect("a Vec takes every write and the types have no unserialisable value")
+    fn freeze(&mut self) -> FrozenChanges {
+        let (image, kept) = (self.slot.image(), self.kept.clone());
+        Box::new(move || freeze_whole(encode(&(&*image, &kept)))())
     }
-    fn restore(&mut self, bytes: &[u8]) -> Result<(), String> {
-        let (image, kept): (Metadata, Vec<Kept>) = bincode::deserialize(bytes).map_err(|e| format!("the meta group's snapshot cannot be read: {e}"))?;
+    fn load(&mut self, stored: &Stored) -> Result<(), String> {
+        let (image, kept): (Metadata, Vec<Kept>) = bincode::deserialize(&load_whole(stored)?).map_err(|e| format!("the meta state cannot be read: {e}"))?;
         *lock(&self.slot.stopped) = None;
         self.kept.clear();
         self.slot.publish(Arc::new(image));

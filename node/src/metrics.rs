@@ -1,6 +1,6 @@
 //! The numbers of a node, under Kafka's names where Kafka has the thing. Group counts are those of the shards it leads, so that a sum over nodes is right.
 
-use crate::{node::Inner, view::Metric};
+use crate::{machine::lock, node::Inner, view::Metric};
 use baton_coordinator::{command::GroupState, shard::ShardStats};
 use std::collections::BTreeMap;
 
@@ -12,12 +12,13 @@ pub fn all(inner: &Inner) -> Vec<Metric> {
     let mut push = |name, help, counter, labels: Labels, value: f64| out.push(Metric { name, help, counter, labels, value });
     let states = [("empty", GroupState::Empty), ("assigning", GroupState::Assigning), ("reconciling", GroupState::Reconciling), ("stable", GroupState::Stable), ("dead", GroupState::Dead)];
     let mut by_state: BTreeMap<&str, usize> = states.iter().map(|(n, _)| (*n, 0)).collect();
-    let (mut groups, mut members, mut offsets, mut quarantined) = (0, 0, 0, 0);
+    let (mut groups, mut members, mut offsets, mut quarantined, mut history) = (0, 0, 0, 0, 0);
     let mut total = ShardStats::default();
     let mut partitions: BTreeMap<&str, usize> = ["active", "failed", "loading"].into_iter().map(|n| (n, 0)).collect();
     for (no, slot) in (1..).zip(&inner.shards) {
         let leads = inner.group(no).is_some_and(|g| g.status().is_leader);
         let failed = slot.stopped().is_some();
+        history += lock(&slot.history).in_memory();
         let shard = slot.shard();
         add(&mut total, shard.stats());
         let state = if failed { Some("failed") } else if shard.leading().is_some() { Some("active") } else if leads { Some("loading") } else { None };
@@ -49,6 +50,7 @@ pub fn all(inner: &Inner) -> Vec<Metric> {
     for (state, n) in partitions {
         push("baton_num_partitions", "Shards of this node: served, stopped on an entry, or not ready to be served.", false, vec![("state", state.into())], n as f64);
     }
+    push("baton_history_unwritten_count", "History records that no checkpoint has yet.", false, vec![], history as f64);
     push("baton_heartbeat_count", "Accepted heartbeats.", true, vec![], total.heartbeats as f64);
     push("baton_offset_commit_count", "Offsets committed, as applied here.", true, vec![], total.commits as f64);
     push("baton_consumer_group_rebalance_count", "Group epoch bumps, as applied here.", true, vec![], total.rebalances as f64);

@@ -15,9 +15,9 @@ use baton_coordinator::{
     metadata::{MetaCommand, MetaError, Metadata},
     shard::shard_of,
 };
-use baton_raft::{ForwardHandler, GroupHandle, NodeId, RaftNode, StateMachine};
+use baton_raft::{Cuts, ForwardHandler, GroupHandle, NodeId, RaftNode, StateMachine};
 use baton_storage::{
-    Disk,
+    Disk, KvHome, SimKv,
     wal::{Options, Wal},
 };
 use std::{
@@ -73,14 +73,26 @@ pub struct Node(pub(crate) Arc<Inner>);
 
 impl Node {
     /// Opens the log, then joins its cluster, or forms one with its peers at the very first start (waits until all of them answer).
-    pub async fn start<D: Disk + Clone + Sync>(mut config: NodeConfig, wal_disk: D, snapshots: D) -> Result<Node, StartError> {
+    /// The materialised state is kept in memory only, so a restart reads the snapshots and the whole log: for tests.
+    pub async fn start<D: Disk + Clone + Sync>(config: NodeConfig, wal_disk: D, snapshots: D) -> Result<Node, StartError> {
+        Node::start_on(config, wal_disk, snapshots, &SimKv::default()).await
+    }
+
+    /// The same, with the materialised state in `state`.
+    pub async fn start_on<D: Disk + Clone + Sync>(mut config: NodeConfig, wal_disk: D, snapshots: D, state: &dyn KvHome) -> Result<Node, StartError> {
         check(&config)?;
         config.raft.node = config.node;
         let mut ident = [0; 24];
         ident[..16].copy_from_slice(&config.directory.to_be_bytes());
         ident[16..].copy_from_slice(&config.node.to_be_bytes());
         let (wal, logs) = Wal::open(wal_disk, Options::new(config.segment_bytes, ident)).map_err(|e| StartError::Log(e.to_string()))?;
+        let cuts = Cuts::open(state, ident, META..=config.shards).map_err(|e| StartError::State(e.to_string()))?;
         let empty = logs.values().all(|g| g.last == 0 && g.purged == 0 && g.meta.is_empty());
+
+        let files = snapshots.list().map_err(|e| StartError::State(e.to_string()))?;
+        if empty && (!cuts.is_empty() || files.iter().any(|f| f.starts_with("snapshot-") && !f.ends_with(".tmp"))) {
+            return Err(StartError::LogLost);
+        }
 
         let shards: Vec<Arc<ShardSlot>> = (0..config.shards).map(|s| ShardSlot::new(s, config.limits.clone())).collect();
         let inner = Arc::new(Inner {
@@ -99,11 +111,18 @@ impl Node {
         });
         let machines = if empty { BTreeMap::new() } else { inner.machines() };
         let peers = inner.config.peers.clone();
-        let raft = RaftNode::start(inner.config.raft.clone(), (wal, logs), snapshots, machines, peers, handler).await?;
+        let raft = RaftNode::start(inner.config.raft.clone(), (wal, logs), snapshots, cuts, machines, peers, handler).await?;
         if inner.raft.set(raft.clone()).is_err() {
             unreachable!("the node was made a few lines above and its Raft is set only here");
         }
         let node = Node(inner.clone());
+        let (watched, watcher) = (raft.clone(), Arc::downgrade(&inner));
+        inner.spawn(async move {
+            let reason = watched.failed().await;
+            if let Some(inner) = watcher.upgrade() {
+                inner.fail(reason);
+            }
+        });
         if empty {
             // An empty folder takes part in nothing before every peer has said that there is no cluster (`safety.md` 22).
             if let Err(e) = bootstrap::ask(&inner).await {
@@ -340,7 +359,9 @@ impl Inner {
         let unknown = |reason: &str| Outcome::Done(Err(GroupError::Unavailable { reason: reason.into() }));
         match tokio::time::timeout(wait, answer).await {
             Ok(Ok(Outcome::Done(Ok(Response::HistoryAt { first, next })))) if let Some((group, since)) = history => {
-                Outcome::Done(Ok(Response::History(lock(&self.shards[usize::from(shard)].history).read(&group, first, next, since))))
+                let look = lock(&self.shards[usize::from(shard)].history).look(&group, first, next);
+                let read = baton_raft::blocking(move || look.read(since)).await;
+                Outcome::Done(read.and_then(|r| r).map(Response::History).map_err(|e| GroupError::Unavailable { reason: format!("the history cannot be read: {e}") }))
             }
             Ok(Ok(outcome)) => outcome,
             Ok(Err(_)) => unknown("this node is stopping"),

@@ -99,6 +99,10 @@ pub enum StartError {
     Config(String),
     #[error("the log on disk: {0}")]
     Log(String),
+    #[error("the log is empty, but there are checkpoints or snapshots of it: it was lost or moved. Give the node its log back, or remove it from the cluster and add it again under a new node id with an empty folder")]
+    LogLost,
+    #[error("the checkpoints or snapshots on disk: {0}")]
+    State(String),
     #[error("node {node} has an empty data folder, but {peer} belongs to a cluster already: this cluster exists; join it under a new node id, or give node {node} its old folder back")]
     ClusterExists { node: u64, peer: u64 },
     #[error("random numbers: {0}")]

@@ -7,6 +7,8 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use crate::cut::{Changes, Stored};
+
 /// Number of a replicated group. 0 is the metadata group, the shards follow from 1.
 pub type GroupNo = u16;
 /// Number of a node, unique in the cluster and never used again for another machine.
@@ -14,18 +16,37 @@ pub type NodeId = u64;
 
 /// Deterministic state of one group, driven only by the committed log.
 ///
-/// The same calls are made on every node in the same order. After a restart the state comes back through `restore`
-/// with the newest local snapshot, then `apply` for the entries after it.
+/// The same calls are made on every node in the same order. After a restart the state comes back through `load`
+/// from the newest local cut, then `apply` for the entries after it.
 pub trait StateMachine: Send + 'static {
     /// Applies one committed payload. Indexes start at 1. The returned bytes go to the proposer if it is this node.
     fn apply(&mut self, index: u64, term: u64, payload: &[u8]) -> Vec<u8>;
-    /// The whole state, as `restore` takes it.
-    fn snapshot(&self) -> Vec<u8>;
-    /// Replaces the whole state.
-    fn restore(&mut self, bytes: &[u8]) -> Result<(), String>;
+    /// What changed since the last call, frozen: cheap, because it is on the way of every entry. It is encoded later, on another thread.
+    fn freeze(&mut self) -> FrozenChanges;
+    /// The oldest changes that were frozen and not yet reported here are in the store now.
+    fn written(&mut self) {}
+    /// Replaces the whole state by what is stored. What was frozen before will not be written.
+    fn load(&mut self, stored: &Stored) -> Result<(), String>;
+    /// Called once before all else: where this machine's pairs are, for reads beside the state.
+    fn attach(&mut self, _stored: Stored) {}
     /// Called after every entry of any kind, also after those that carry no payload.
     fn applied(&mut self, _index: u64, _term: u64) {}
 }
+
+/// Changes of a machine that are encoded when they are written.
+pub type FrozenChanges = Box<dyn FnOnce() -> Changes + Send>;
+
+/// For a machine whose state is one value: all of it as one pair.
+pub fn freeze_whole(state: Vec<u8>) -> FrozenChanges {
+    Box::new(move || vec![(WHOLE.to_vec(), Some(state))])
+}
+
+/// What [`freeze_whole`] stored.
+pub fn load_whole(stored: &Stored) -> Result<Vec<u8>, String> {
+    stored.get(WHOLE).map_err(|e| e.to_string())?.ok_or_else(|| "the state is missing".into())
+}
+
+const WHOLE: &[u8] = b"whole";
 
 /// Settings of the consensus layer. The times must be equal on all nodes: the lease depends on them.
 #[derive(Clone, Debug)]
@@ -44,6 +65,8 @@ pub struct RaftConfig {
     pub guard_ms: u64,
     /// A snapshot is taken after so many log entries.
     pub snapshot_every: u64,
+    /// Time between two checkpoints: what a restart has to replay at most, beside what large states take.
+    pub checkpoint_ms: u64,
 }
 
 impl Default for RaftConfig {
@@ -58,6 +81,7 @@ impl Default for RaftConfig {
             lease_age_ms: 480,
             guard_ms: 660,
             snapshot_every: 10_000,
+            checkpoint_ms: 2_000,
         }
     }
 }
@@ -76,6 +100,10 @@ pub enum StartError {
     Io(#[from] io::Error),
     #[error("snapshot of group {group}: {reason}; restore the file from a backup, or remove this node and add it again under a new number")]
     Snapshot { group: GroupNo, reason: String },
+    #[error("group {group}: the checkpoint cannot be read: {reason}; start a version that can, or move the folder `state` away: it is built anew from the snapshots and the log")]
+    State { group: GroupNo, reason: String },
+    #[error("group {group}: {reason}. The log has lost what this node once acknowledged (a file is missing, or an old copy was put back), so it must not vote: remove this node from the cluster and add it again under a new node id with an empty folder")]
+    Witness { group: GroupNo, reason: String },
     #[error("group {group}: {reason}")]
     Group { group: GroupNo, reason: String },
 }

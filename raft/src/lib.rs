@@ -5,6 +5,8 @@
 //! No type of the consensus library leaves this crate, so that an upgrade of it touches this crate only.
 
 mod api;
+mod checkpoint;
+mod cut;
 mod group;
 mod lease;
 mod log;
@@ -15,16 +17,31 @@ mod rt;
 #[cfg(madsim)]
 mod sim_rt;
 mod sm;
+mod snapshot;
 mod types;
 
-pub use api::{ForwardHandler, GroupNo, GroupStatus, NoLease, NodeId, PeerError, ProposeError, RaftConfig, StartError, StateMachine};
+pub use api::{ForwardHandler, GroupNo, GroupStatus, NoLease, NodeId, PeerError, ProposeError, RaftConfig, StartError, StateMachine, FrozenChanges, freeze_whole, load_whole};
+pub use checkpoint::Cuts;
+pub use cut::{Changes, Stored};
 pub use group::GroupHandle;
+pub use rt::blocking;
 pub use node::RaftNode;
 
 /// Parts for this crate's own conformance tests. Not an interface.
 #[doc(hidden)]
 pub mod internal {
     pub use crate::log::{GroupStore, LogWriter};
-    pub use crate::sm::{MachineHost, SnapshotDir};
+    pub use crate::cut::{CutBug, GroupCut};
+    pub use crate::sm::MachineHost;
+    pub use crate::snapshot::SnapshotDir;
     pub use crate::types::TypeConfig;
+
+    /// Bytes as a log entry carries them.
+    pub fn payload(bytes: Vec<u8>) -> crate::types::Payload {
+        crate::types::Payload(bytes.into())
+    }
+    /// A group's cut out of the store.
+    pub fn cut(cuts: &crate::Cuts, group: u16) -> std::io::Result<GroupCut> {
+        cuts.group(group)
+    }
 }

@@ -18,11 +18,14 @@ use openraft::OptionalSend;
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 use tokio::sync::oneshot;
 
+use crate::api::StartError;
 use crate::types::{Entry, LogId, TypeConfig, Vote, decode, encode};
 
 const SLOT_VOTE: u8 = 1;
 const SLOT_COMMITTED: u8 = 2;
 const SLOT_PURGED: u8 = 3;
+/// The snapshot that is about to be installed.
+const SLOT_INSTALL: u8 = 4;
 
 /// Whether a group's stored log holds a vote, that is: whether this node may have made a promise before a restart.
 pub fn has_vote(log: &GroupLog) -> bool {
@@ -175,6 +178,7 @@ struct Cache {
     committed: Option<LogId>,
     /// Part of `committed` that is in a submitted frame.
     committed_submitted: Option<LogId>,
+    announced: Option<LogId>,
 }
 
 /// Log storage of one group. Clones share the same log; consensus uses one clone as the store, others as readers.
@@ -201,6 +205,7 @@ impl GroupStore {
         cache.committed = slot(SLOT_COMMITTED).map(|b| decode(b)).transpose()?;
         cache.committed_submitted = cache.committed;
         cache.purged = slot(SLOT_PURGED).map(|b| decode(b)).transpose()?;
+        cache.announced = slot(SLOT_INSTALL).map(|b| decode(b)).transpose()?;
         Ok(GroupStore { group, cache: Arc::new(Mutex::new(cache)), writer })
     }
 
@@ -208,6 +213,47 @@ impl GroupStore {
     pub fn is_used(&self) -> bool {
         let cache = self.lock();
         cache.vote.is_some() || cache.purged.is_some() || !cache.entries.is_empty()
+    }
+
+    /// Everything that was given to the log before this call is durable when it returns. Costs no write of its own.
+    pub async fn barrier(&self) -> io::Result<()> {
+        self.durable(Vec::new()).await
+    }
+
+    /// Notes durably that a snapshot is about to take the place of everything up to `last`.
+    pub async fn announce(&self, last: Option<LogId>) -> io::Result<()> {
+        let Some(id) = last else { return Ok(()) };
+        let rec = self.meta(SLOT_INSTALL, &id)?;
+        self.durable(vec![rec]).await?;
+        self.lock().announced = last;
+        Ok(())
+    }
+
+    async fn durable(&self, recs: Vec<Rec>) -> io::Result<()> {
+        let (tx, rx) = oneshot::channel();
+        self.writer.submit(recs, Done::Reply(tx))?;
+        rx.await.map_err(|_| stopped())?
+    }
+
+    /// At start: whether this log can have led to a state at `state`. A cut or an own snapshot is only written when the log up to
+    /// it is durable, so one beyond the log's end is a witness of a loss; only an announced snapshot of the leader may be there.
+    pub fn allows(&self, state: Option<LogId>) -> Result<(), StartError> {
+        let cache = self.lock();
+        let last = cache.entries.last_key_value().map(|(_, e)| e.log_id).or(cache.purged);
+        let refuse = |reason: String| Err(StartError::Witness { group: self.group, reason });
+        let shown = |id: Option<LogId>| id.map_or("nothing".into(), |id| format!("entry {}", id.index + 1));
+        if let Some(at) = state {
+            if last.is_none_or(|l| l.index < at.index) && cache.announced != state {
+                return refuse(format!("the state on disk is at {}, but the log ends with {}", shown(state), shown(last)));
+            }
+            if let Some(entry) = cache.entries.get(&at.index).filter(|e| e.log_id != at) {
+                return refuse(format!("the state on disk is at {} of term {}, but the log has that of term {}", shown(state), at.leader_id.term, entry.log_id.leader_id.term));
+            }
+        }
+        if cache.purged.map(|p| p.index) > state.map(|s| s.index) {
+            return Err(StartError::Snapshot { group: self.group, reason: format!("the log begins after {}, but the newest state on disk is at {}", shown(cache.purged), shown(state)) });
+        }
+        Ok(())
     }
 
     // The cache is consistent after every statement, so a panic elsewhere does not spoil it.

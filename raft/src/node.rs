@@ -9,14 +9,17 @@ use baton_storage::Disk;
 use baton_storage::wal::{GroupLog, Wal};
 use openraft::{BasicNode, Config, SnapshotPolicy};
 use tokio::net::TcpListener;
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
 use crate::api::{ForwardHandler, GroupNo, NodeId, PeerError, RaftConfig, StartError, StateMachine};
+use crate::checkpoint::{self, Cuts, Failure};
 use crate::group::GroupHandle;
 use crate::log::{GroupStore, LogWriter, has_vote};
 use crate::net::{self, Factory};
 use crate::peer::{self, Handler, Peers};
-use crate::sm::{MachineHost, SnapshotDir, SnapshotFile};
+use crate::sm::MachineHost;
+use crate::snapshot::{SnapshotDir, SnapshotFile};
 use crate::types::Raft;
 
 struct Shared {
@@ -24,11 +27,15 @@ struct Shared {
     consensus: Arc<Config>,
     writer: LogWriter,
     snapshots: Box<dyn Fn(GroupNo) -> Arc<dyn SnapshotFile> + Send + Sync>,
+    cuts: Cuts,
     peers: Peers,
     forward: ForwardHandler,
     /// Stored logs of groups that have not been started.
     logs: Mutex<BTreeMap<GroupNo, GroupLog>>,
     groups: Mutex<BTreeMap<GroupNo, GroupHandle>>,
+    hosts: Mutex<BTreeMap<GroupNo, MachineHost>>,
+    failure: Arc<Failure>,
+    checkpointer: Mutex<Option<(Arc<Notify>, JoinHandle<()>)>>,
     /// One `add_group` at a time, so that none starts twice.
     adding: tokio::sync::Mutex<()>,
     closing: Arc<AtomicBool>,
@@ -80,6 +87,7 @@ impl RaftNode {
         config: RaftConfig,
         wal: (Wal<D>, BTreeMap<GroupNo, GroupLog>),
         snapshots: D,
+        cuts: Cuts,
         machines: BTreeMap<GroupNo, Box<dyn StateMachine>>,
         peers: BTreeMap<NodeId, String>,
         forward: ForwardHandler,
@@ -95,10 +103,14 @@ impl RaftNode {
                 consensus,
                 writer: LogWriter::start(wal)?,
                 snapshots: Box::new(move |group| Arc::new(SnapshotDir::new(snapshots.clone(), group))),
+                cuts,
                 peers: Peers::new(config.node, config.secret.clone(), peers),
                 forward,
                 logs: Mutex::new(logs),
                 groups: Mutex::new(BTreeMap::new()),
+                hosts: Mutex::new(BTreeMap::new()),
+                failure: Arc::default(),
+                checkpointer: Mutex::new(None),
                 adding: tokio::sync::Mutex::new(()),
                 closing: Arc::new(AtomicBool::new(false)),
                 listener: Mutex::new(None),
@@ -112,6 +124,7 @@ impl RaftNode {
             }
         }
         node.listen(listener);
+        node.start_checkpoints();
         Ok(node)
     }
 
@@ -136,6 +149,34 @@ impl RaftNode {
         *lock(&s.listener) = Some(task);
     }
 
+    fn start_checkpoints(&self) {
+        let (shared, stop) = (Arc::downgrade(&self.shared), Arc::new(Notify::new()));
+        let hosts = move || shared.upgrade().map(|s| lock(&s.hosts).iter().map(|(no, h)| (*no, h.clone())).collect());
+        let every = Duration::from_millis(self.shared.config.checkpoint_ms.max(10));
+        let task = tokio::spawn(checkpoint::run(hosts, every, stop.clone(), self.shared.failure.clone()));
+        *lock(&self.shared.checkpointer) = Some((stop, task));
+    }
+
+    /// Writes a cut of every group now.
+    pub async fn checkpoint(&self) -> std::io::Result<()> {
+        let hosts: Vec<MachineHost> = lock(&self.shared.hosts).values().cloned().collect();
+        for host in hosts {
+            host.checkpoint().await?;
+        }
+        Ok(())
+    }
+
+    /// Resolves when this node's disk does not let it go on; the text says what to do.
+    pub async fn failed(&self) -> String {
+        self.shared.failure.wait().await
+    }
+
+    /// For tests: the host of a group.
+    #[doc(hidden)]
+    pub fn host(&self, no: GroupNo) -> Option<MachineHost> {
+        lock(&self.shared.hosts).get(&no).cloned()
+    }
+
     /// Starts one more group, with its log and snapshot if this node has them. Does nothing if it runs.
     pub async fn add_group(&self, no: GroupNo, machine: Box<dyn StateMachine>) -> Result<(), StartError> {
         let s = &self.shared;
@@ -147,16 +188,17 @@ impl RaftNode {
             return Ok(());
         }
         let file = (s.snapshots)(no);
-        let host = MachineHost::open(no, machine, file)?;
         let log = lock(&s.logs).get(&no).cloned().unwrap_or_default();
         let store = GroupStore::open(no, &log, s.writer.clone())?;
+        let host = MachineHost::open(no, machine, s.cuts.group(no)?, file, store.clone())?;
         let network = Factory { peers: s.peers.clone(), group: no };
-        let raft = Raft::new(s.config.node, s.consensus.clone(), network, store.clone(), host)
+        let raft = Raft::new(s.config.node, s.consensus.clone(), network, store.clone(), host.clone())
             .await
             .map_err(|e| StartError::Group { group: no, reason: e.to_string() })?;
         let handle = GroupHandle::new(no, s.config.node, raft, store, Duration::from_millis(s.config.lease_age_ms));
         lock(&s.logs).remove(&no);
         lock(&s.groups).insert(no, handle);
+        lock(&s.hosts).insert(no, host);
         Ok(())
     }
 
@@ -210,6 +252,17 @@ impl RaftNode {
                 tracing::warn!(group = no, error = %e, "group did not stop cleanly");
             }
         }
+        // Not cut off: a cut in the making would be lost half way.
+        let checkpointer = lock(&s.checkpointer).take();
+        if let Some((stop, task)) = checkpointer {
+            stop.notify_one();
+            // An error means that it is gone already.
+            let _ = task.await;
+        }
+        if let Err(e) = self.checkpoint().await {
+            tracing::warn!(error = %e, "no checkpoint at the stop: the next start replays more of the log");
+        }
+        lock(&s.hosts).clear();
         s.peers.close();
         s.writer.stop().await;
     }

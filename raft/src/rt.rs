@@ -6,3 +6,8 @@
 pub type Rt = openraft_rt_tokio::TokioRuntime;
 #[cfg(madsim)]
 pub type Rt = crate::sim_rt::SimRuntime;
+
+/// Runs what blocks off the async threads. In the simulation, which has no threads, it runs at once.
+pub async fn blocking<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> std::io::Result<T> {
+    <Rt as openraft::AsyncRuntime>::spawn_blocking(f).await
+}

@@ -1,154 +1,179 @@
-//! State machine side of a group: applies committed entries, keeps the newest snapshot as a file.
+//! State machine side of a group: applies committed entries, keeps a cut of the state in the store and the newest snapshot as a file.
 //!
-//! A snapshot file is written under a temporary name, synced, renamed, and the directory synced, before consensus
-//! hears of it; the log is purged only up to such a file. An older snapshot never replaces a newer one.
+//! The apply path only freezes what changed (shared, not copied); a cut is written behind it, never ahead of the durable log
+//! (`safety.md` 28). A snapshot is such a cut, dumped to a file. After a restart the state is the newest of the two, and
+//! consensus replays the log after it.
 
+use std::collections::VecDeque;
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
-use baton_storage::{Disk, DiskFile};
+use baton_storage::Pair;
 use futures_util::{Stream, TryStreamExt};
 use openraft::storage::{EntryResponder, RaftStateMachine};
 use openraft::{AsyncRuntime, EntryPayload, OptionalSend, RaftSnapshotBuilder};
 
-use crate::api::{GroupNo, StartError, StateMachine};
+use crate::api::{FrozenChanges, GroupNo, StartError, StateMachine};
+use crate::cut::{CutBug, GroupCut, Standing, undump};
+use crate::log::GroupStore;
 use crate::rt::Rt;
-use crate::types::{LogId, Payload, Snapshot, SnapshotMeta, StoredMembership, TypeConfig, decode, encode};
-
-const MAGIC: &[u8; 8] = b"BATSNAP1";
-const HEADER: usize = 8 + 4 + 8;
-
-/// The newest snapshot of one group on its disk.
-pub trait SnapshotFile: Send + Sync + 'static {
-    fn save(&self, meta: &SnapshotMeta, data: &[u8]) -> io::Result<()>;
-    fn load(&self) -> io::Result<Option<(SnapshotMeta, Vec<u8>)>>;
-}
-
-/// [`SnapshotFile`] on a [`Disk`].
-pub struct SnapshotDir<D> {
-    disk: D,
-    group: GroupNo,
-    /// Last log id of the file. The lock also keeps two writers of the temporary file apart.
-    newest: Mutex<Option<LogId>>,
-}
-
-impl<D: Disk + Sync> SnapshotDir<D> {
-    pub fn new(disk: D, group: GroupNo) -> SnapshotDir<D> {
-        SnapshotDir { disk, group, newest: Mutex::new(None) }
-    }
-
-    fn name(&self) -> String {
-        format!("snapshot-{:05}", self.group)
-    }
-}
-
-impl<D: Disk + Sync> SnapshotFile for SnapshotDir<D> {
-    fn save(&self, meta: &SnapshotMeta, data: &[u8]) -> io::Result<()> {
-        let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
-        if *newest > meta.last_log_id {
-            return Ok(());
-        }
-        let body = encode(&(meta, serde_bytes_ref(data)))?;
-        let mut bytes = Vec::with_capacity(HEADER + body.len());
-        bytes.extend_from_slice(MAGIC);
-        bytes.extend_from_slice(&crc32c::crc32c(&body).to_le_bytes());
-        bytes.extend_from_slice(&(body.len() as u64).to_le_bytes());
-        bytes.extend_from_slice(&body);
-        let temporary = format!("{}.tmp", self.name());
-        let file = self.disk.create(&temporary)?;
-        file.write_at(0, &bytes)?;
-        file.sync_data()?;
-        drop(file);
-        self.disk.rename(&temporary, &self.name())?;
-        self.disk.sync_dir()?;
-        *newest = meta.last_log_id;
-        Ok(())
-    }
-
-    fn load(&self) -> io::Result<Option<(SnapshotMeta, Vec<u8>)>> {
-        let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
-        if !self.disk.list()?.contains(&self.name()) {
-            return Ok(None);
-        }
-        let file = self.disk.open(&self.name())?;
-        let length = file.len()? as usize;
-        let mut bytes = vec![0; length];
-        file.read_at(0, &mut bytes)?;
-        let (meta, data): (SnapshotMeta, Payload) = decode(checked(&bytes).ok_or_else(|| {
-            io::Error::new(io::ErrorKind::InvalidData, format!("{}: the checksum does not match", self.name()))
-        })?)?;
-        *newest = meta.last_log_id;
-        Ok(Some((meta, data.0.to_vec())))
-    }
-}
-
-/// The same encoding as [`Payload`], without a copy.
-fn serde_bytes_ref(data: &[u8]) -> impl serde::Serialize + '_ {
-    struct Bytes<'a>(&'a [u8]);
-    impl serde::Serialize for Bytes<'_> {
-        fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-            s.serialize_bytes(self.0)
-        }
-    }
-    Bytes(data)
-}
-
-/// The body, if the file is whole.
-fn checked(bytes: &[u8]) -> Option<&[u8]> {
-    let (header, rest) = bytes.split_at_checked(HEADER)?;
-    let crc = u32::from_le_bytes(header[8..12].try_into().ok()?);
-    let length = usize::try_from(u64::from_le_bytes(header[12..20].try_into().ok()?)).ok()?;
-    let body = rest.get(..length)?;
-    (&header[..8] == MAGIC && crc32c::crc32c(body) == crc).then_some(body)
-}
+use crate::snapshot::SnapshotFile;
+use crate::types::{LogId, Payload, Snapshot, SnapshotMeta, StoredMembership, TypeConfig};
 
 struct Hosted {
     machine: Box<dyn StateMachine>,
     last: Option<LogId>,
     membership: StoredMembership,
+    /// Frozen, but not in the store yet; oldest first.
+    frozen: VecDeque<(Standing, FrozenChanges)>,
+    frozen_at: Option<LogId>,
+    /// Snapshots that are being built: the store must stand still for them.
+    snapshots: usize,
+}
+
+impl Hosted {
+    fn freeze(&mut self) {
+        if self.last > self.frozen_at {
+            self.frozen.push_back((Standing { last: self.last, membership: self.membership.clone() }, self.machine.freeze()));
+            self.frozen_at = self.last;
+        }
+    }
 }
 
 /// Feeds one group's [`StateMachine`]. Clones share it.
 #[derive(Clone)]
 pub struct MachineHost {
+    group: GroupNo,
     hosted: Arc<Mutex<Hosted>>,
+    /// Held for the whole of a cut, a snapshot or an installation: one at a time.
+    cut: Arc<tokio::sync::Mutex<Option<GroupCut>>>,
     file: Arc<dyn SnapshotFile>,
+    log: GroupStore,
+}
+
+fn broken() -> io::Error {
+    io::Error::other("the store of checkpoints failed before: restart the node")
 }
 
 impl MachineHost {
-    /// Restores the machine from the newest snapshot file; the log after it is replayed by consensus.
-    pub fn open(group: GroupNo, mut machine: Box<dyn StateMachine>, file: Arc<dyn SnapshotFile>) -> Result<MachineHost, StartError> {
+    /// Restores the machine from the cut or from the snapshot file, whichever is newer; the log after it is replayed by consensus.
+    pub fn open(group: GroupNo, mut machine: Box<dyn StateMachine>, mut cut: GroupCut, file: Arc<dyn SnapshotFile>, log: GroupStore) -> Result<MachineHost, StartError> {
         let bad = |reason: String| StartError::Snapshot { group, reason };
-        let (mut last, mut membership) = (None, StoredMembership::default());
-        if let Some((meta, data)) = file.load().map_err(|e| bad(e.to_string()))? {
-            machine.restore(&data).map_err(bad)?;
-            (last, membership) = (meta.last_log_id, meta.last_membership);
-            if let Some(id) = &last {
-                machine.applied(id.index + 1, id.leader_id.term);
+        let snapshot = file.load().map_err(|e| bad(e.to_string()))?;
+        let newest = cut.standing().last.max(snapshot.as_ref().and_then(|(meta, _)| meta.last_log_id));
+        log.allows(newest)?;
+        if let Some((meta, data)) = snapshot
+            && meta.last_log_id > cut.standing().last
+        {
+            let pairs = undump(&data).ok_or_else(|| bad("its content cannot be read".into()))?;
+            if log.is_used() {
+                tracing::info!(group, checkpoint = cut.standing().last.map_or(0, |id| id.index + 1), snapshot = meta.last_log_id.map_or(0, |id| id.index + 1), "the snapshot is newer than the checkpoint: starting from it");
             }
+            cut.replace(Standing { last: meta.last_log_id, membership: meta.last_membership }, pairs)?;
         }
-        Ok(MachineHost { hosted: Arc::new(Mutex::new(Hosted { machine, last, membership })), file })
+        if cut.standing().last.is_none() && log.is_used() {
+            tracing::warn!(group, "no checkpoint: the whole log is replayed");
+        }
+        machine.attach(cut.stored());
+        let Standing { last, membership } = cut.standing();
+        if let Some(id) = &last {
+            machine.load(&cut.stored()).map_err(|reason| StartError::State { group, reason })?;
+            machine.applied(id.index + 1, id.leader_id.term);
+        }
+        let hosted = Hosted { machine, last, membership, frozen: VecDeque::new(), frozen_at: last, snapshots: 0 };
+        Ok(MachineHost { group, hosted: Arc::new(Mutex::new(hosted)), cut: Arc::new(tokio::sync::Mutex::new(Some(cut))), file, log })
     }
 
     // A panic in the machine poisons the lock; consensus then fails this group instead of going on with half a step.
     fn lock(&self) -> io::Result<MutexGuard<'_, Hosted>> {
         self.hosted.lock().map_err(|_| io::Error::other("the state machine panicked"))
     }
+
+    /// Brings the cut in the store up to what is applied now. Does nothing while a snapshot is built: that is a cut, too.
+    pub async fn checkpoint(&self) -> io::Result<()> {
+        let mut cut = self.cut.lock().await;
+        {
+            let mut hosted = self.lock()?;
+            if hosted.snapshots > 0 {
+                return Ok(());
+            }
+            hosted.freeze();
+        }
+        self.write(&mut cut).await
+    }
+
+    /// Writes what is frozen. Only one with the lock on the cut may call it.
+    async fn write(&self, cut: &mut Option<GroupCut>) -> io::Result<()> {
+        let frozen: Vec<_> = self.lock()?.frozen.drain(..).collect();
+        if frozen.is_empty() {
+            return Ok(());
+        }
+        let count = frozen.len();
+        // Consensus applies entries that are not flushed here yet. A cut of them would outlive them: ask the log before the first write (`safety.md` 28).
+        if cut.as_ref().is_some_and(|c| c.bug != CutBug::AheadOfLog) {
+            self.log.barrier().await?;
+        }
+        let mut writer = cut.take().ok_or_else(broken)?;
+        let written = Rt::spawn_blocking(move || {
+            for (at, changes) in frozen {
+                writer.advance(at, changes())?;
+            }
+            writer.flush()?;
+            Ok::<GroupCut, io::Error>(writer)
+        });
+        // Lost on an error: what was frozen is in no store, so no later cut would be whole.
+        *cut = Some(written.await??);
+        let mut hosted = self.lock()?;
+        (0..count).for_each(|_| hosted.machine.written());
+        Ok(())
+    }
+
+    /// For tests: puts a bug back.
+    #[doc(hidden)]
+    pub async fn seed(&self, bug: CutBug) {
+        if let Some(cut) = self.cut.lock().await.as_mut() {
+            cut.bug = bug;
+        }
+    }
 }
 
-/// A frozen view of the state, to be written while the machine goes on.
+/// A snapshot in the making. The store stands still until it is dropped.
 pub struct Builder {
-    view: io::Result<(SnapshotMeta, Vec<u8>)>,
-    file: Arc<dyn SnapshotFile>,
+    host: MachineHost,
+    frozen: io::Result<()>,
+}
+
+impl Drop for Builder {
+    fn drop(&mut self) {
+        if self.frozen.is_ok()
+            && let Ok(mut hosted) = self.host.lock()
+        {
+            hosted.snapshots -= 1;
+        }
+    }
 }
 
 impl RaftSnapshotBuilder<TypeConfig> for Builder {
     type SnapshotData = Vec<u8>;
 
     async fn build_snapshot(&mut self) -> io::Result<Snapshot> {
-        let taken = std::mem::replace(&mut self.view, Err(io::Error::other("snapshot built twice")));
-        let (meta, data) = taken?;
-        save(&self.file, meta, data).await
+        if let Err(e) = &self.frozen {
+            return Err(io::Error::new(e.kind(), e.to_string()));
+        }
+        let host = &self.host;
+        let mut cut = host.cut.lock().await;
+        host.write(&mut cut).await?;
+        let writer = cut.take().ok_or_else(broken)?;
+        let (writer, dumped) = Rt::spawn_blocking(move || {
+            let dumped = writer.dump();
+            (writer, dumped)
+        })
+        .await?;
+        // What the store says, not what was asked for: a snapshot of the leader may have been installed meanwhile.
+        let Standing { last, membership } = writer.standing();
+        *cut = Some(writer);
+        drop(cut);
+        save(&host.file, SnapshotMeta { last_log_id: last, last_membership: membership }, dumped?).await
     }
 }
 
@@ -199,22 +224,39 @@ impl RaftStateMachine<TypeConfig> for MachineHost {
     }
 
     async fn get_snapshot_builder(&mut self) -> Builder {
-        let view = self.lock().map(|hosted| {
-            let meta = SnapshotMeta { last_log_id: hosted.last, last_membership: hosted.membership.clone() };
-            (meta, hosted.machine.snapshot())
+        let frozen = self.lock().map(|mut hosted| {
+            hosted.freeze();
+            hosted.snapshots += 1;
         });
-        Builder { view, file: self.file.clone() }
+        Builder { host: self.clone(), frozen }
     }
 
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, data: Vec<u8>) -> io::Result<()> {
-        let saved = save(&self.file, meta.clone(), data).await?;
+        let mut cut = self.cut.lock().await;
+        let pairs: Vec<Pair> = undump(&data).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, format!("group {}: the snapshot cannot be read", self.group)))?;
+        // Durable before the file has its name: with it a start accepts a snapshot beyond the log's end (`safety.md` 28).
+        self.log.announce(meta.last_log_id).await?;
+        save(&self.file, meta.clone(), data).await?;
+        let mut writer = cut.take().ok_or_else(broken)?;
+        let at = Standing { last: meta.last_log_id, membership: meta.last_membership.clone() };
+        let written = Rt::spawn_blocking(move || {
+            writer.replace(at, pairs)?;
+            writer.flush()?;
+            Ok::<GroupCut, io::Error>(writer)
+        });
+        let writer = written.await??;
         let mut hosted = self.lock()?;
-        hosted.machine.restore(&saved.snapshot).map_err(io::Error::other)?;
+        hosted.machine.load(&writer.stored()).map_err(io::Error::other)?;
         hosted.last = meta.last_log_id;
         hosted.membership = meta.last_membership.clone();
+        // What was frozen before is of no use any more.
+        hosted.frozen.clear();
+        hosted.frozen_at = hosted.last;
         if let Some(id) = &meta.last_log_id {
             hosted.machine.applied(id.index + 1, id.leader_id.term);
         }
+        drop(hosted);
+        *cut = Some(writer);
         Ok(())
     }
 

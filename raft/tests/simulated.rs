@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use baton_raft::RaftConfig;
-use baton_storage::SimDisk;
+use baton_storage::{SimDisk, SimKv};
 use common::{Machine, State};
 use madsim::net::NetSim;
 use madsim::rand::Rng;
@@ -52,7 +52,7 @@ struct World {
     plan: Plan,
     start: Instant,
     seen: Mutex<Seen>,
-    disks: BTreeMap<u64, (SimDisk, SimDisk)>,
+    disks: BTreeMap<u64, (SimDisk, SimDisk, SimKv)>,
 }
 
 impl World {
@@ -90,10 +90,10 @@ async fn live(id: u64, world: Arc<World>) {
             assert_eq!(before, chain, "node {id} differs at entry {index}");
         })),
     };
-    let config = RaftConfig { node: id, listen: address(id), secret: b"s".to_vec(), snapshot_every: 50, ..RaftConfig::default() };
+    let config = RaftConfig { node: id, listen: address(id), secret: b"s".to_vec(), snapshot_every: 50, checkpoint_ms: 300, ..RaftConfig::default() };
     let config = if world.plan == (Plan::Bounce { guard: false }) { RaftConfig { guard_ms: 0, ..config } } else { config };
-    let (wal, snapshots) = &world.disks[&id];
-    let node = common::start(config, wal.mount(), snapshots.mount(), &voters(), [Machine::default(), machine.clone()]).await;
+    let (wal, snapshots, state) = &world.disks[&id];
+    let node = common::start(config, (wal.mount(), snapshots.mount(), state.mount()), &voters(), [Machine::default(), machine.clone()]).await;
     world.seen.lock().unwrap().machines.insert(id, machine);
     world.event("up", &[id]);
     if id == 1 && !node.is_initialized(1) {
@@ -143,7 +143,7 @@ async fn live(id: u64, world: Arc<World>) {
 }
 
 async fn scenario(plan: Plan) -> Outcome {
-    let disks = (1..=3).map(|id| (id, (SimDisk::new(), SimDisk::new()))).collect();
+    let disks = (1..=3).map(|id| (id, (SimDisk::new(), SimDisk::new(), SimKv::default()))).collect();
     let world = Arc::new(World { plan, start: Instant::now(), seen: Mutex::default(), disks });
     let sim = Handle::current();
     let nodes: BTreeMap<u64, _> = (1..=3u64)
@@ -156,9 +156,10 @@ async fn scenario(plan: Plan) -> Outcome {
         .collect();
     let kill = |id: u64| {
         sim.kill(nodes[&id]);
-        let (wal, snapshots) = &world.disks[&id];
+        let (wal, snapshots, state) = &world.disks[&id];
         common::crash(wal);
         common::crash(snapshots);
+        state.crash(madsim::rand::thread_rng().gen_range(0..=state.unsynced()));
         world.seen.lock().unwrap().machines.remove(&id);
         world.event("killed", &[id]);
     };

@@ -5,8 +5,8 @@ mod common;
 
 use std::sync::Arc;
 
-use baton_raft::internal::{GroupStore, LogWriter, MachineHost, SnapshotDir, TypeConfig};
-use baton_storage::SimDisk;
+use baton_raft::internal::{GroupCut, GroupStore, LogWriter, MachineHost, SnapshotDir, TypeConfig};
+use baton_storage::{SimDisk, SimKv};
 use common::{Machine, open};
 use openraft::StorageError;
 use openraft::testing::log::{StoreBuilder, Suite};
@@ -19,7 +19,8 @@ impl StoreBuilder<TypeConfig, GroupStore, MachineHost> for Builder {
         let writer = LogWriter::start(wal).unwrap();
         let store = GroupStore::open(0, &logs.get(&0).cloned().unwrap_or_default(), writer).unwrap();
         let file = Arc::new(SnapshotDir::new(SimDisk::new(), 0));
-        let host = MachineHost::open(0, Box::new(Machine::default()), file).unwrap();
+        let cut = GroupCut::open(Arc::new(SimKv::default()), 0, [7; 24]).unwrap();
+        let host = MachineHost::open(0, Box::new(Machine::default()), cut, file, store.clone()).unwrap();
         Ok(((), store, host))
     }
 }

@@ -7,12 +7,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use baton_raft::{GroupHandle, PeerError, RaftConfig, RaftNode};
-use baton_storage::SimDisk;
+use baton_storage::{SimDisk, SimKv};
 use common::Machine;
 
 struct Cluster {
     addresses: BTreeMap<u64, String>,
-    disks: BTreeMap<u64, (SimDisk, SimDisk)>,
+    disks: BTreeMap<u64, (SimDisk, SimDisk, SimKv)>,
     nodes: BTreeMap<u64, (RaftNode, [Machine; 2])>,
 }
 
@@ -21,7 +21,7 @@ impl Cluster {
         // All bound at once, so that the ports differ.
         let sockets: Vec<_> = (1..=3).map(|_| std::net::TcpListener::bind("127.0.0.1:0").unwrap()).collect();
         let addresses = (1..=3).zip(&sockets).map(|(id, s)| (id, s.local_addr().unwrap().to_string())).collect();
-        let disks = (1..=3).map(|id| (id, (SimDisk::new(), SimDisk::new()))).collect();
+        let disks = (1..=3).map(|id| (id, (SimDisk::new(), SimDisk::new(), SimKv::default()))).collect();
         Cluster { addresses, disks, nodes: BTreeMap::new() }
     }
 
@@ -36,14 +36,15 @@ impl Cluster {
             lease_age_ms: 800,
             guard_ms: 1100,
             snapshot_every: 20,
+            checkpoint_ms: 200,
             ..RaftConfig::default()
         }
     }
 
     async fn start(&mut self, id: u64) {
         let machines = [Machine::default(), Machine::default()];
-        let (wal, snapshots) = &self.disks[&id];
-        let node = common::start(self.config(id), wal.mount(), snapshots.mount(), &self.addresses, machines.clone()).await;
+        let (wal, snapshots, state) = &self.disks[&id];
+        let node = common::start(self.config(id), (wal.mount(), snapshots.mount(), state.mount()), &self.addresses, machines.clone()).await;
         self.nodes.insert(id, (node, machines));
     }
 
@@ -200,7 +201,7 @@ async fn a_stranger_is_refused() {
     let mut c = Cluster::new();
     c.start(1).await;
     let config = RaftConfig { secret: b"another secret".to_vec(), ..c.config(2) };
-    let stranger = common::start(config, SimDisk::new(), SimDisk::new(), &c.addresses, [Machine::default(), Machine::default()]).await;
+    let stranger = common::start(config, (SimDisk::new(), SimDisk::new(), SimKv::default()), &c.addresses, [Machine::default(), Machine::default()]).await;
     let answer = stranger.call(1, b"hello".to_vec(), Duration::from_secs(5)).await;
     assert!(matches!(answer, Err(PeerError::NotSent(_))), "{answer:?}");
     let answer = c.nodes[&1].0.call(2, b"hello".to_vec(), Duration::from_secs(5)).await;

@@ -33,6 +33,8 @@ pub struct Folder {
     pub node: NodeFile,
     pub wal: PathBuf,
     pub snapshots: PathBuf,
+    /// The checkpoints. Can be lost: it is built anew from snapshots and log.
+    pub state: PathBuf,
     _lock: File,
 }
 
@@ -82,7 +84,7 @@ impl Folder {
             Err(e) => return Err(e).with_context(|| format!("cannot read {}", path.display())),
         };
         for d in [&wal, &snapshots] { fs::create_dir_all(d).with_context(|| format!("cannot make {}", d.display()))?; }
-        Ok(Folder { node, wal, snapshots, _lock: lock })
+        Ok(Folder { node, wal, snapshots, state: dir.join("state"), _lock: lock })
     }
 }
 

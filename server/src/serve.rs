@@ -4,7 +4,7 @@ use crate::{args::{self, Args, Opt}, folder::Folder, signals};
 use anyhow::{Context, Result, bail};
 use baton_node::{Node, NodeConfig};
 use baton_raft::RaftConfig;
-use baton_storage::RealDisk;
+use baton_storage::{RealDisk, SledHome};
 use std::{
     net::{SocketAddr, TcpListener, ToSocketAddrs},
     path::Path,
@@ -97,10 +97,11 @@ async fn serve(config: NodeConfig, folder: &Folder, listener: TcpListener, stop:
     });
     let open = |path: &Path| RealDisk::open(path).with_context(|| format!("cannot open {}", path.display()));
     let (wal, snapshots) = (open(&folder.wal)?, open(&folder.snapshots)?);
+    let state = SledHome(folder.state.clone());
     let began = Instant::now();
     let node = tokio::select! { biased;
         _ = &mut stopped => return Ok(ExitCode::SUCCESS),
-        node = Node::start(config, wal, snapshots) => node.map_err(|e| anyhow::anyhow!("the node does not start: {e}"))?,
+        node = Node::start_on(config, wal, snapshots, &state) => node.map_err(|e| anyhow::anyhow!("the node does not start: {e}"))?,
     };
     tracing::info!(ms = began.elapsed().as_millis() as u64, "started");
     listener.set_nonblocking(true)?;
@@ -114,8 +115,9 @@ async fn serve(config: NodeConfig, folder: &Folder, listener: TcpListener, stop:
     if let Some(why) = failed { bail!("the node cannot go on: {why}"); }
     if tokio::time::timeout(DRAIN_WITHIN, node.drain()).await.is_err() { tracing::warn!("leaderships could not all be handed over in time"); }
     let _ = quit.send(());
-    let _ = tokio::time::timeout(Duration::from_secs(2), http).await;
-    let _ = tokio::time::timeout(Duration::from_secs(1), node.shutdown()).await;
+    let _ = tokio::time::timeout(Duration::from_secs(1), http).await;
+    // With a last checkpoint, so that the next start replays little. Without it nothing is lost.
+    let _ = tokio::time::timeout(Duration::from_secs(2), node.shutdown()).await;
     tracing::info!("stopped");
     Ok(ExitCode::SUCCESS)
 }

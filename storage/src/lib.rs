@@ -7,5 +7,5 @@ mod sim;
 pub mod wal;
 
 pub use disk::{Disk, DiskFile, RealDisk, RealFile};
-pub use kv::{Kv, KvOp, SimKv, SledKv};
+pub use kv::{Kv, KvHome, KvOp, Pair, SimKv, SledHome, SledKv, Visitor};
 pub use sim::{Crash, SimDisk, SimFile};

@@ -326,6 +326,14 @@ fn kv_conforms<K: Kv>(kv: K) {
     kv.flush().expect("flushed");
     assert_eq!(kv.scan(b"a").expect("read"), vec![(b"a2".to_vec(), b"y".to_vec()), (b"a3".to_vec(), b"w".to_vec())]);
     assert_eq!(kv.get(b"none").expect("read"), None);
+    let mut seen = vec![];
+    kv.visit(b"a", b"a3", &mut |k, _| {
+        seen.push(k.to_vec());
+        Ok(())
+    })
+    .expect("visited");
+    assert_eq!(seen, [b"a3".to_vec()]);
+    assert!(kv.visit(b"", b"", &mut |_, _| Err(std::io::Error::other("enough"))).is_err());
 }
 #[test]
 fn both_key_value_stores_conform() {
@@ -336,5 +344,7 @@ fn both_key_value_stores_conform() {
     let sim = SimKv::default();
     sim.write(vec![KvOp::Put(b"k".to_vec(), b"1".to_vec())]).expect("written");
     sim.crash(0);
+    assert!(sim.get(b"k").is_err(), "a handle of the dead process");
+    let sim = sim.mount();
     assert_eq!(sim.get(b"k").expect("read"), None, "an unsynced write is lost");
 }

@@ -5,8 +5,8 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
-use baton_raft::{RaftConfig, RaftNode, StateMachine};
-use baton_storage::SimDisk;
+use baton_raft::{Cuts, FrozenChanges, RaftConfig, RaftNode, StateMachine, Stored};
+use baton_storage::{SimDisk, SimKv};
 use baton_storage::wal::{Options, Wal};
 
 /// State of one group on one node, shared with the test.
@@ -15,6 +15,8 @@ pub struct State {
     pub index: u64,
     pub chain: u64,
     pub payloads: Vec<Vec<u8>>,
+    /// So many of them are in a cut.
+    pub frozen: usize,
     pub restored: u64,
 }
 
@@ -42,15 +44,31 @@ impl StateMachine for Machine {
         reply
     }
 
-    fn snapshot(&self) -> Vec<u8> {
-        let s = self.state.lock().unwrap();
-        bincode::serialize(&(s.index, s.chain, &s.payloads)).unwrap()
+    /// One pair per payload, so that a cut is written piece by piece.
+    fn freeze(&mut self) -> FrozenChanges {
+        let mut s = self.state.lock().unwrap();
+        let from = s.frozen;
+        s.frozen = s.payloads.len();
+        let (new, head) = (s.payloads[from..].to_vec(), bincode::serialize(&(s.index, s.chain)).unwrap());
+        Box::new(move || {
+            let pairs = new.into_iter().enumerate().map(|(i, p)| ([b"p", &(from + i).to_be_bytes()[..]].concat(), Some(p)));
+            pairs.chain([(b"head".to_vec(), Some(head))]).collect()
+        })
     }
 
-    fn restore(&mut self, bytes: &[u8]) -> Result<(), String> {
-        let (index, chain, payloads) = bincode::deserialize(bytes).map_err(|e| e.to_string())?;
+    fn load(&mut self, stored: &Stored) -> Result<(), String> {
+        let head = stored.get(b"head").map_err(|e| e.to_string())?.ok_or("no head")?;
+        let (index, chain) = bincode::deserialize(&head).map_err(|e| e.to_string())?;
+        let mut payloads = Vec::new();
+        stored
+            .visit(b"p", b"p", &mut |_, p| {
+                payloads.push(p.to_vec());
+                Ok(())
+            })
+            .map_err(|e| e.to_string())?;
+        let frozen = payloads.len();
         let mut s = self.state.lock().unwrap();
-        *s = State { index, chain, payloads, restored: s.restored + 1 };
+        *s = State { index, chain, payloads, frozen, restored: s.restored + 1 };
         Ok(())
     }
 
@@ -68,7 +86,7 @@ pub fn open(disk: SimDisk) -> (Wal<SimDisk>, BTreeMap<u16, baton_storage::wal::G
 }
 
 /// Starts groups 0 and 1 with the two machines.
-pub async fn start(config: RaftConfig, wal: SimDisk, snapshots: SimDisk, peers: &BTreeMap<u64, String>, machines: [Machine; 2]) -> RaftNode {
+pub async fn start(config: RaftConfig, (wal, snapshots, state): (SimDisk, SimDisk, SimKv), peers: &BTreeMap<u64, String>, machines: [Machine; 2]) -> RaftNode {
     let machines = machines.into_iter().enumerate().map(|(no, m)| (no as u16, Box::new(m) as Box<dyn StateMachine>)).collect();
     let node = config.node;
     let forward: baton_raft::ForwardHandler = Arc::new(move |from, body| {
@@ -78,7 +96,8 @@ pub async fn start(config: RaftConfig, wal: SimDisk, snapshots: SimDisk, peers: 
             reply
         })
     });
-    RaftNode::start(config, open(wal), snapshots, machines, peers.clone(), forward).await.unwrap()
+    let cuts = Cuts::open(&state, [7; 24], 0..2).unwrap();
+    RaftNode::start(config, open(wal), snapshots, cuts, machines, peers.clone(), forward).await.unwrap()
 }
 
 /// Cuts the power of a disk: what was not synced survives in part.
