@@ -24,7 +24,8 @@ fn baton_ends(args: &[&str]) -> Output {
     while child.try_wait().expect("wait").is_none() {
         if Instant::now() > end {
             let _ = child.kill();
-            panic!("`baton {}` goes on: {:?}", args.join(" "), child.wait_with_output());
+            let said = child.wait_with_output().map(|o| String::from_utf8_lossy(&o.stderr).chars().take(1_500).collect::<String>());
+            panic!("`baton {}` goes on: {said:?}", args.join(" "));
         }
         std::thread::sleep(Duration::from_millis(50));
     }

@@ -99,6 +99,11 @@ pub async fn register(inner: Arc<Inner>) {
     let node = Node(inner.clone());
     let (id, directory) = (inner.config.node, inner.config.directory);
     let image = inner.meta.wait(|m| m.cluster_id != 0).await;
+    let told = inner.config.cluster;
+    if told != 0 && told != image.cluster_id {
+        inner.fail(format!("this data directory belongs to cluster {told:032x}, but its log to {:032x}: it is not whole; start from an empty folder under a new node id", image.cluster_id));
+        return;
+    }
     if image.shards != inner.config.shards {
         inner.fail(format!("this cluster has {} shards for its life, but node {id} was started with {}: correct its settings", image.shards, inner.config.shards));
         return;

@@ -21,6 +21,8 @@ pub struct NodeConfig {
     pub raft: RaftConfig,
     /// The random id of this data directory, kept in its `node.json`; never 0.
     pub directory: u128,
+    /// The cluster that this directory is known to belong to; 0: not known yet. A directory never changes its cluster.
+    pub cluster: u128,
     /// Size of a log segment.
     pub segment_bytes: u64,
     pub clock: Clock,
@@ -28,7 +30,7 @@ pub struct NodeConfig {
 impl Default for NodeConfig {
     fn default() -> Self {
         Self {
-            node: 0, http_advertise: String::new(), peers: BTreeMap::new(), shards: 8, limits: Limits::default(), raft: RaftConfig::default(), directory: 0,
+            node: 0, http_advertise: String::new(), peers: BTreeMap::new(), shards: 8, limits: Limits::default(), raft: RaftConfig::default(), directory: 0, cluster: 0,
             segment_bytes: 64 << 20, clock: Clock::system(),
         }
     }

@@ -9,6 +9,7 @@ mod clock;
 mod config;
 mod driver;
 mod forward;
+mod identity;
 mod history;
 mod machine;
 mod metrics;

@@ -5,6 +5,7 @@ use crate::{
     config::NodeConfig,
     driver::{Driver, MAILBOX, Mail, Outcome},
     forward::{self, Answer, Call, CallError, Hello, Phase},
+    identity::Known,
     machine::{MetaMachine, MetaSlot, ShardMachine, ShardSlot, decode_meta_reply, encode_meta, lock},
     metrics,
     view::*,
@@ -15,7 +16,7 @@ use baton_coordinator::{
     metadata::{MetaCommand, MetaError, Metadata},
     shard::shard_of,
 };
-use baton_raft::{Cuts, ForwardHandler, GroupHandle, NodeId, RaftNode, StateMachine};
+use baton_raft::{RaftConfig, Cuts, ForwardHandler, GroupHandle, NodeId, RaftNode, StateMachine};
 use baton_storage::{
     Disk, KvHome, SimKv,
     wal::{Options, Wal},
@@ -111,7 +112,8 @@ impl Node {
         });
         let machines = if empty { BTreeMap::new() } else { inner.machines() };
         let peers = inner.config.peers.clone();
-        let raft = RaftNode::start(inner.config.raft.clone(), (wal, logs), snapshots, cuts, machines, peers, handler).await?;
+        let settings = RaftConfig { identity: Known::of(&inner), ..inner.config.raft.clone() };
+        let raft = RaftNode::start(settings, (wal, logs), snapshots, cuts, machines, peers, handler).await?;
         if inner.raft.set(raft.clone()).is_err() {
             unreachable!("the node was made a few lines above and its Raft is set only here");
         }
@@ -254,6 +256,8 @@ impl Node {
             failed.await;
         }
     }
+    /// The id of its cluster, as soon as it is known: for the data directory to remember.
+    pub async fn cluster_id(&self) -> u128 { self.0.meta.wait(|m| m.cluster_id != 0).await.cluster_id }
     /// 128 random bits, never 0.
     pub fn random_id() -> u128 {
         let mut b = [0; 16];

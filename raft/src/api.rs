@@ -8,6 +8,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use crate::cut::{Changes, Stored};
+use crate::identity::{Anybody, Identity};
 
 /// Number of a replicated group. 0 is the metadata group, the shards follow from 1.
 pub type GroupNo = u16;
@@ -56,6 +57,8 @@ pub struct RaftConfig {
     pub listen: String,
     /// Shared secret of the cluster; a peer without it is refused.
     pub secret: Vec<u8>,
+    /// Which peers are who they say they are.
+    pub identity: Arc<dyn Identity>,
     pub heartbeat_ms: u64,
     pub election_min_ms: u64,
     pub election_max_ms: u64,
@@ -75,6 +78,7 @@ impl Default for RaftConfig {
             node: 0,
             listen: "127.0.0.1:7400".into(),
             secret: Vec::new(),
+            identity: Arc::new(Anybody),
             heartbeat_ms: 100,
             election_min_ms: 300,
             election_max_ms: 600,

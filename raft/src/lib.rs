@@ -8,6 +8,7 @@ mod api;
 mod checkpoint;
 mod cut;
 mod group;
+mod identity;
 mod lease;
 mod log;
 mod net;
@@ -24,6 +25,7 @@ pub use api::{ForwardHandler, GroupNo, GroupStatus, NoLease, NodeId, PeerError, 
 pub use checkpoint::Cuts;
 pub use cut::{Changes, Stored};
 pub use group::GroupHandle;
+pub use identity::{Anybody, Claim, Identity};
 pub use rt::blocking;
 pub use node::RaftNode;
 

@@ -17,7 +17,7 @@ use crate::checkpoint::{self, Cuts, Failure};
 use crate::group::GroupHandle;
 use crate::log::{GroupStore, LogWriter, has_vote};
 use crate::net::{self, Factory};
-use crate::peer::{self, Handler, Peers};
+use crate::peer::{self, Handler, Own, Peers};
 use crate::sm::MachineHost;
 use crate::snapshot::{SnapshotDir, SnapshotFile};
 use crate::types::Raft;
@@ -104,7 +104,7 @@ impl RaftNode {
                 writer: LogWriter::start(wal)?,
                 snapshots: Box::new(move |group| Arc::new(SnapshotDir::new(snapshots.clone(), group))),
                 cuts,
-                peers: Peers::new(config.node, config.secret.clone(), peers),
+                peers: Peers::new(Own::of(&config), peers),
                 forward,
                 logs: Mutex::new(logs),
                 groups: Mutex::new(BTreeMap::new()),
@@ -145,7 +145,7 @@ impl RaftNode {
             })
         });
         let s = &self.shared;
-        let task = tokio::spawn(peer::serve(listener, s.config.node, s.config.secret.clone(), handler, s.closing.clone()));
+        let task = tokio::spawn(peer::serve(listener, Own::of(&s.config), handler, s.closing.clone()));
         *lock(&s.listener) = Some(task);
     }
 

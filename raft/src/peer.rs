@@ -1,6 +1,7 @@
 //! Connections between nodes: one per peer for all groups, and a second one for snapshots, which would hold up the rest.
 //!
-//! A connection opens with a mutual proof of the cluster secret (HMAC over both nonces and both node ids), then carries
+//! A connection opens with a mutual proof of the cluster secret (HMAC over both nonces, node ids and claims), each side judges the other's
+//! claim of cluster and data directory (`identity`), then it carries
 //! frames: length, request id, group, kind, body. A request is written at most once; whether a lost one may have
 //! arrived is told to the caller. Bodies are neither encrypted nor authenticated one by one: the peer network is private.
 
@@ -21,11 +22,12 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout};
 
-use crate::api::{GroupNo, NodeId, PeerError};
+use crate::api::{GroupNo, NodeId, PeerError, RaftConfig};
+use crate::identity::{Claim, Identity};
 use crate::rt::Rt;
 
 /// Also the version of the frames and of all bodies.
-const MAGIC: &[u8; 8] = b"BATPEER1";
+const MAGIC: &[u8; 8] = b"BATPEER2";
 const MAX_FRAME: usize = 256 << 20;
 const HEADER: usize = 11;
 const CONNECT: Duration = Duration::from_millis(500);
@@ -121,12 +123,30 @@ fn nonce() -> [u8; 16] {
     bytes
 }
 
-fn refused(why: &'static str) -> io::Error {
-    io::Error::new(io::ErrorKind::PermissionDenied, why)
+fn refused(why: impl Into<String>) -> io::Error {
+    io::Error::new(io::ErrorKind::PermissionDenied, why.into())
 }
 
-/// The connecting side. The acceptor speaks first, so that no proof can be replayed.
-async fn greet(s: &mut (impl AsyncRead + AsyncWrite + Unpin), secret: &[u8], from: NodeId, to: NodeId) -> io::Result<()> {
+/// Who this node is: what every handshake needs.
+#[derive(Clone)]
+pub struct Own {
+    node: NodeId,
+    secret: Arc<[u8]>,
+    identity: Arc<dyn Identity>,
+}
+
+impl Own {
+    pub fn of(config: &RaftConfig) -> Own {
+        Own { node: config.node, secret: config.secret.clone().into(), identity: config.identity.clone() }
+    }
+}
+
+const HELLO: usize = 8 + 8 + 8 + 16 + Claim::BYTES;
+/// A verdict: 0 and nothing, or 1 and the reason.
+const REASON: usize = 255;
+
+/// The connecting side. The acceptor speaks first, so that no proof can be replayed; its verdict on our claim is the last word but ours.
+async fn greet(s: &mut (impl AsyncRead + AsyncWrite + Unpin), own: &Own, to: NodeId) -> io::Result<()> {
     let mut hello = [0u8; 24];
     s.read_exact(&mut hello).await?;
     let (magic, theirs) = hello.split_at(8);
@@ -134,29 +154,41 @@ async fn greet(s: &mut (impl AsyncRead + AsyncWrite + Unpin), secret: &[u8], fro
         return Err(refused("the peer speaks another format version"));
     }
     let mine = nonce();
-    let (from, to) = (from.to_be_bytes(), to.to_be_bytes());
+    let (from, peer, claim) = (own.node.to_be_bytes(), to.to_be_bytes(), own.identity.claim().encode());
     let mut message = MAGIC.to_vec();
-    for part in [&from[..], &to, &mine, &hmac(secret, &[b"connect", theirs, &mine, &from, &to])] {
+    for part in [&from[..], &peer, &mine, &claim, &hmac(&own.secret, &[b"connect", theirs, &mine, &from, &peer, &claim])] {
         message.extend_from_slice(part);
     }
     s.write_all(&message).await?;
     s.flush().await?;
+    let mut answer = [0u8; Claim::BYTES + 2];
+    s.read_exact(&mut answer).await.map_err(|_| refused("the peer refused: other secret, format version or node id"))?;
+    let mut reason = vec![0u8; usize::from(answer[Claim::BYTES + 1])];
+    s.read_exact(&mut reason).await?;
     let mut proof = [0u8; 32];
-    s.read_exact(&mut proof).await.map_err(|_| refused("the peer refused: other secret, format version or node id"))?;
-    match same(&proof, &hmac(secret, &[b"accept", theirs, &mine, &from, &to])) {
-        true => Ok(()),
-        false => Err(refused("the peer does not know the cluster secret")),
+    s.read_exact(&mut proof).await?;
+    if !same(&proof, &hmac(&own.secret, &[b"accept", theirs, &mine, &from, &peer, &answer, &reason])) {
+        return Err(refused("the peer does not know the cluster secret"));
     }
+    if answer[Claim::BYTES] != 0 {
+        let reason = String::from_utf8_lossy(&reason).into_owned();
+        own.identity.refused(to, &reason);
+        return Err(refused(format!("node {to} refused: {reason}")));
+    }
+    let (claim, _) = answer.split_first_chunk().expect("the answer is longer than a claim");
+    own.identity.judge(to, &Claim::decode(claim)).map_err(refused)?;
+    own.identity.met(to);
+    Ok(())
 }
 
 /// The accepting side. Returns the node id of the peer.
-async fn welcome(s: &mut (impl AsyncRead + AsyncWrite + Unpin), secret: &[u8], node: NodeId) -> io::Result<NodeId> {
+async fn welcome(s: &mut (impl AsyncRead + AsyncWrite + Unpin), own: &Own) -> io::Result<NodeId> {
     let mine = nonce();
     let mut hello = MAGIC.to_vec();
     hello.extend_from_slice(&mine);
     s.write_all(&hello).await?;
     s.flush().await?;
-    let mut message = [0u8; 72];
+    let mut message = [0u8; HELLO + 32];
     s.read_exact(&mut message).await?;
     let mut rest = &message[..];
     let mut take = |n: usize| {
@@ -164,22 +196,30 @@ async fn welcome(s: &mut (impl AsyncRead + AsyncWrite + Unpin), secret: &[u8], n
         rest = tail;
         head
     };
-    let (magic, from, to, theirs) = (take(8), take(8), take(8), take(16));
+    let (magic, from, to, theirs, claim) = (take(8), take(8), take(8), take(16), take(Claim::BYTES));
     let mut proof = [0u8; 32];
     proof.copy_from_slice(take(32));
     if magic != MAGIC {
         return Err(refused("another format version"));
     }
-    if !same(&proof, &hmac(secret, &[b"connect", &mine, theirs, from, to])) {
+    if !same(&proof, &hmac(&own.secret, &[b"connect", &mine, theirs, from, to, claim])) {
         return Err(refused("wrong cluster secret"));
     }
     let number = |b: &[u8]| b.iter().fold(0u64, |n, x| n << 8 | u64::from(*x));
-    if number(to) != node {
+    if number(to) != own.node {
         return Err(refused("meant for another node"));
     }
-    s.write_all(&hmac(secret, &[b"accept", &mine, theirs, from, to])).await?;
+    let peer = number(from);
+    let claimed = Claim::decode(claim.first_chunk().expect("a claim was cut off above"));
+    let verdict = own.identity.judge(peer, &claimed);
+    let reason = verdict.as_ref().err().map(|r| &r.as_bytes()[..r.len().min(REASON)]).unwrap_or_default();
+    let mut answer = own.identity.claim().encode().to_vec();
+    answer.extend_from_slice(&[u8::from(verdict.is_err()), reason.len() as u8]);
+    answer.extend_from_slice(reason);
+    answer.extend_from_slice(&hmac(&own.secret, &[b"accept", &mine, theirs, from, to, &answer]));
+    s.write_all(&answer).await?;
     s.flush().await?;
-    Ok(number(from))
+    verdict.map(|()| peer).map_err(|r| refused(format!("node {peer}: {r}")))
 }
 
 // ---- outgoing
@@ -201,8 +241,7 @@ impl Peer {
 }
 
 struct Shared {
-    node: NodeId,
-    secret: Vec<u8>,
+    own: Own,
     addresses: BTreeMap<NodeId, String>,
     /// By node and by use (true: snapshots).
     open: BTreeMap<(NodeId, bool), Peer>,
@@ -215,8 +254,8 @@ pub struct Peers {
 }
 
 impl Peers {
-    pub fn new(node: NodeId, secret: Vec<u8>, addresses: BTreeMap<NodeId, String>) -> Peers {
-        Peers { shared: Arc::new(Mutex::new(Shared { node, secret, addresses, open: BTreeMap::new() })) }
+    pub fn new(own: Own, addresses: BTreeMap<NodeId, String>) -> Peers {
+        Peers { shared: Arc::new(Mutex::new(Shared { own, addresses, open: BTreeMap::new() })) }
     }
 
     /// Notes where a node listens; connections to another address end after their last reply.
@@ -246,7 +285,7 @@ impl Peers {
         }
         let address = shared.addresses.get(&to)?.clone();
         let (queue, requests) = mpsc::channel(4096);
-        tokio::spawn(run(address, shared.secret.clone(), shared.node, to, requests));
+        tokio::spawn(run(address, shared.own.clone(), to, requests));
         let peer = Peer { queue };
         shared.open.insert((to, bulk), peer.clone());
         Some(peer)
@@ -258,13 +297,13 @@ impl Peers {
 }
 
 /// Keeps one connection for as long as somebody has requests for it.
-async fn run(address: String, secret: Vec<u8>, from: NodeId, to: NodeId, mut requests: mpsc::Receiver<Request>) {
+async fn run(address: String, own: Own, to: NodeId, mut requests: mpsc::Receiver<Request>) {
     while let Some(first) = requests.recv().await {
         // The caller may have given up while the connection was down.
         if first.reply.is_closed() {
             continue;
         }
-        match connect(&address, &secret, from, to).await {
+        match connect(&address, &own, to).await {
             Ok(stream) => {
                 if let Err(e) = converse(stream, first, &mut requests).await {
                     tracing::debug!(peer = to, error = %e, "peer connection ended");
@@ -283,11 +322,11 @@ async fn run(address: String, secret: Vec<u8>, from: NodeId, to: NodeId, mut req
     }
 }
 
-async fn connect(address: &str, secret: &[u8], from: NodeId, to: NodeId) -> io::Result<TcpStream> {
+async fn connect(address: &str, own: &Own, to: NodeId) -> io::Result<TcpStream> {
     let mut stream = timeout(CONNECT, TcpStream::connect(address)).await.map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "connect timed out"))??;
     // Without it a heartbeat may wait for the acknowledgement of the one before; the connection works all the same.
     let _ = stream.set_nodelay(true);
-    timeout(HANDSHAKE, greet(&mut stream, secret, from, to)).await.map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "handshake timed out"))??;
+    timeout(HANDSHAKE, greet(&mut stream, own, to)).await.map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "handshake timed out"))??;
     Ok(stream)
 }
 
@@ -349,8 +388,7 @@ async fn converse(stream: TcpStream, first: Request, requests: &mut mpsc::Receiv
 // ---- incoming
 
 /// Accepts peers until the task is aborted. Open connections end at their next frame once `closing` is set.
-pub async fn serve(listener: TcpListener, node: NodeId, secret: Vec<u8>, handler: Handler, closing: Arc<AtomicBool>) {
-    let secret: Arc<[u8]> = secret.into();
+pub async fn serve(listener: TcpListener, own: Own, handler: Handler, closing: Arc<AtomicBool>) {
     loop {
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
@@ -361,19 +399,19 @@ pub async fn serve(listener: TcpListener, node: NodeId, secret: Vec<u8>, handler
                 continue;
             }
         };
-        let (secret, handler, closing) = (secret.clone(), handler.clone(), closing.clone());
+        let (own, handler, closing) = (own.clone(), handler.clone(), closing.clone());
         tokio::spawn(async move {
-            if let Err(e) = answer(stream, node, &secret, handler, closing).await {
+            if let Err(e) = answer(stream, &own, handler, closing).await {
                 tracing::debug!(error = %e, "connection of a peer ended");
             }
         });
     }
 }
 
-async fn answer(mut stream: TcpStream, node: NodeId, secret: &[u8], handler: Handler, closing: Arc<AtomicBool>) -> io::Result<()> {
+async fn answer(mut stream: TcpStream, own: &Own, handler: Handler, closing: Arc<AtomicBool>) -> io::Result<()> {
     // See connect().
     let _ = stream.set_nodelay(true);
-    let from = match timeout(HANDSHAKE, welcome(&mut stream, secret, node)).await.map_err(|_| io::ErrorKind::TimedOut)? {
+    let from = match timeout(HANDSHAKE, welcome(&mut stream, own)).await.map_err(|_| io::ErrorKind::TimedOut)? {
         Ok(from) => from,
         Err(e) => {
             tracing::warn!(error = %e, "peer refused");

@@ -10,7 +10,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// What `node.json` says. Written once, when the folder is made.
+/// What `node.json` says. Written when the folder is made, and once more when its cluster is known.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
 pub struct NodeFile {
     /// Format of the folder, 1.
@@ -19,9 +19,19 @@ pub struct NodeFile {
     /// 128 random bits: tells this folder from every other that ever had this node id.
     pub directory: String,
     pub wal_segment_bytes: u64,
+    /// The cluster it belongs to, once that is known; for ever then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cluster: Option<String>,
 }
 
 impl NodeFile {
+    /// The cluster's id as a number; 0: not known yet.
+    pub fn cluster_id(&self) -> Result<u128> {
+        match &self.cluster {
+            None => Ok(0),
+            Some(text) => match u128::from_str_radix(text, 16) { Ok(id) if id != 0 => Ok(id), _ => bail!("node.json: cluster {text:?} is not 32 hexadecimal digits") },
+        }
+    }
     /// The folder's id as a number.
     pub fn directory_id(&self) -> Result<u128> {
         match u128::from_str_radix(&self.directory, 16) { Ok(id) if id != 0 => Ok(id), _ => bail!("node.json: directory {:?} is not 32 hexadecimal digits", self.directory) }
@@ -31,6 +41,7 @@ impl NodeFile {
 /// An open data folder. The lock goes with it.
 pub struct Folder {
     pub node: NodeFile,
+    pub dir: PathBuf,
     pub wal: PathBuf,
     pub snapshots: PathBuf,
     /// The checkpoints. Can be lost: it is built anew from snapshots and log.
@@ -77,14 +88,23 @@ impl Folder {
                 let mut random = [0u8; 16];
                 getrandom::fill(&mut random).map_err(|e| anyhow::anyhow!("no random numbers: {e}"))?;
                 let directory = random.iter().map(|b| format!("{b:02x}")).collect();
-                let node = NodeFile { format: 1, node_id, directory, wal_segment_bytes };
+                let node = NodeFile { format: 1, node_id, directory, wal_segment_bytes, cluster: None };
                 write_new(&path, serde_json::to_string_pretty(&node)?.as_bytes(), 0o644)?;
                 node
             }
             Err(e) => return Err(e).with_context(|| format!("cannot read {}", path.display())),
         };
         for d in [&wal, &snapshots] { fs::create_dir_all(d).with_context(|| format!("cannot make {}", d.display()))?; }
-        Ok(Folder { node, wal, snapshots, state: dir.join("state"), _lock: lock })
+        Ok(Folder { node, dir: dir.to_path_buf(), wal, snapshots, state: dir.join("state"), _lock: lock })
+    }
+}
+
+impl NodeFile {
+    /// Notes in the folder of `dir` to which cluster it belongs.
+    pub fn remember_cluster(mut self, dir: &Path, cluster: u128) -> Result<()> {
+        if self.cluster.is_some() { return Ok(()); }
+        self.cluster = Some(format!("{cluster:032x}"));
+        write_new(&dir.join("node.json"), serde_json::to_string_pretty(&self)?.as_bytes(), 0o644)
     }
 }
 

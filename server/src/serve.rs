@@ -76,7 +76,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
 
     let raft = RaftConfig { node: id, listen: peer.clone(), secret, ..RaftConfig::default() };
     let (directory, segment_bytes) = (folder.node.directory_id()?, folder.node.wal_segment_bytes);
-    let config = NodeConfig { node: id, http_advertise: advertise, peers, shards: args.number("shards", 1, 256)? as u16, raft, directory, segment_bytes, ..NodeConfig::default() };
+    let config = NodeConfig { node: id, http_advertise: advertise, peers, shards: args.number("shards", 1, 256)? as u16, raft, directory, cluster: folder.node.cluster_id()?, segment_bytes, ..NodeConfig::default() };
     tracing::info!(node = id, data = %dir.display(), directory = %folder.node.directory, http, peer, "starting");
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let result = runtime.block_on(serve(config, &folder, listener, stop));
@@ -104,6 +104,11 @@ async fn serve(config: NodeConfig, folder: &Folder, listener: TcpListener, stop:
         node = Node::start_on(config, wal, snapshots, &state) => node.map_err(|e| anyhow::anyhow!("the node does not start: {e}"))?,
     };
     tracing::info!(ms = began.elapsed().as_millis() as u64, "started");
+    let (known, file, dir) = (node.clone(), folder.node.clone(), folder.dir.clone());
+    tokio::spawn(async move {
+        let cluster = known.cluster_id().await;
+        if let Err(e) = file.remember_cluster(&dir, cluster) { tracing::error!("{e:#}: the folder does not know its cluster yet; it is noted at the next start"); }
+    });
     listener.set_nonblocking(true)?;
     let listener = tokio::net::TcpListener::from_std(listener)?;
     let (quit, quitting) = tokio::sync::oneshot::channel::<()>();
