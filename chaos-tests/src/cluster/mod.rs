@@ -71,5 +71,10 @@ pub fn play_plan(seed: u64, plan: Plan, bug: u8) -> Outcome {
     }
 }
 
-fn switch(bug: u8) { baton_core_sim::seeded::set(bug); }
-fn reached() -> u64 { baton_core_sim::seeded::reached() }
+/// The crates have a switch each, all for the thread of the story.
+fn switch(bug: u8) {
+    baton_core_sim::seeded::set(bug);
+    baton_storage::seeded::set(bug);
+    baton_client::seeded::set(bug);
+}
+fn reached() -> u64 { baton_core_sim::seeded::reached() + baton_storage::seeded::reached() + baton_client::seeded::reached() }

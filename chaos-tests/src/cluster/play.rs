@@ -228,8 +228,13 @@ async fn heal(world: &World) {
     usual_latency();
     for n in NODES {
         world.cut(n, true);
-        world.die_at(n, 0);
-        if world.sim.is_exit(world.host(n)) { world.restart(n) } else { world.sim.resume(world.host(n)); }
+        if world.seen().nodes.contains_key(&n) {
+            world.die_at(n, 0);
+            world.sim.resume(world.host(n));
+        } else {
+            world.kill(n, true);
+            world.restart(n);
+        }
     }
     let hosts: Vec<_> = world.seen().processes.values().filter(|p| p.lives()).map(|p| p.host).collect();
     for h in hosts {

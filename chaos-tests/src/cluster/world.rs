@@ -13,7 +13,7 @@ use madsim::{
     time::{Instant, sleep},
 };
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     future::pending,
     sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::{AtomicU64, Ordering}},
     time::Duration,
@@ -47,6 +47,8 @@ pub struct World {
     hosts: Mutex<BTreeMap<u64, NodeId>>,
     pub admin: NodeId,
     next_address: AtomicU64,
+    /// Nodes whose disk will die in mid-write.
+    dying: Mutex<BTreeSet<u64>>,
 }
 
 pub const NODES: std::ops::RangeInclusive<u64> = 1..=3;
@@ -58,7 +60,7 @@ impl World {
         let sim = Handle::current();
         let admin = sim.create_node().name("admin").ip([10, 0, 1, 1].into()).build().id();
         let disks = NODES.map(|id| (id, (SimDisk::new(), SimDisk::new()))).collect();
-        let world = Arc::new(World { plan, sim, start: Instant::now(), seen, disks, hosts: Mutex::default(), admin, next_address: AtomicU64::new(1) });
+        let world = Arc::new(World { plan, sim, start: Instant::now(), seen, disks, hosts: Mutex::default(), admin, next_address: AtomicU64::new(1), dying: Mutex::default() });
         for id in NODES {
             let w = world.clone();
             let host = world.sim.create_node().name(format!("n{id}")).ip([10, 0, 0, id as u8].into()).init(move || live(id, w.clone())).build().id();
@@ -116,6 +118,7 @@ impl World {
         self.sim.kill(self.host(id));
         let kinds = [Crash::LoseUnsynced, Crash::LoseUnsynced, Crash::KeepAll, Crash::KeepPrefix, Crash::KeepSuffix, Crash::KeepSome, Crash::KillProcess];
         let kind = if gently { Crash::KillProcess } else { kinds[thread_rng().gen_range(0..kinds.len())] };
+        self.dying().remove(&id);
         let (wal, snapshots) = &self.disks[&id];
         wal.crash(kind, &mut |n| thread_rng().gen_range(0..n));
         snapshots.crash(kind, &mut |n| thread_rng().gen_range(0..n));
@@ -125,8 +128,12 @@ impl World {
         self.event(format!("node {id} starts"));
         self.sim.restart(self.host(id));
     }
-    /// Dies in mid-write at its log's `op`-th operation.
-    pub fn die_at(&self, id: u64, op: u64) { self.disks[&id].0.crash_at(op); }
+    /// Dies in mid-write at its log's `op`-th operation; 0: does not.
+    pub fn die_at(&self, id: u64, op: u64) {
+        if op > 0 { self.dying().insert(id) } else { self.dying().remove(&id) };
+        self.disks[&id].0.crash_at(op);
+    }
+    fn dying(&self) -> MutexGuard<'_, BTreeSet<u64>> { self.dying.lock().unwrap_or_else(PoisonError::into_inner) }
 
     /// Both directions between two nodes.
     pub fn link(&self, a: u64, b: u64, up: bool) {
@@ -155,6 +162,7 @@ async fn live(id: u64, world: Arc<World>) {
     };
     let node = match Node::start(config, wal.mount(), snapshots.mount()).await {
         Ok(node) => node,
+        Err(e) if world.dying().contains(&id) => return world.event(format!("node {id} dies while it starts: {e}")),
         Err(e) => return world.broken("live", format!("node {id} does not start: {e}")),
     };
     world.event(format!("node {id} is up"));
