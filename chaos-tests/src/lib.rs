@@ -2,4 +2,6 @@
 //! seconds); `belief` judges what real worker processes believed. Never part of the product.
 
 pub mod belief;
+#[cfg(madsim)]
+pub mod cluster;
 pub use baton_core_sim as core_sim;

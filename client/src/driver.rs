@@ -40,6 +40,8 @@ pub(crate) struct Shared {
     pub joined: AtomicBool,
     pub joined_now: Notify,
     pub hook: Option<Hook>,
+    #[cfg(feature = "seeded-bugs")]
+    pub late: Mutex<Vec<(Ticket, Outcome)>>,
 }
 /// Under which name commits are sent, and the number of the last one.
 #[derive(Clone)]
@@ -107,9 +109,13 @@ impl Driver {
         let mut leaving: Option<Leave> = None;
         loop {
             self.machine.tick(clock::now());
+            #[cfg(feature = "seeded-bugs")]
+            for (ticket, outcome) in std::mem::take(&mut *self.shared.late.lock().unwrap_or_else(PoisonError::into_inner)) { self.machine.answer(ticket, outcome, clock::now()); }
             self.carry_out();
             if let Some(beat) = self.machine.request(clock::now()) {
                 // A request that it replaces is dropped here, and its connection with it.
+                #[cfg(feature = "seeded-bugs")]
+                let send = if crate::seeded::on(27) { late::send } else { send };
                 in_flight = Some((beat.ticket, send(self.shared.clone(), beat)));
             }
             self.carry_out();
@@ -211,6 +217,8 @@ fn send(shared: Arc<Shared>, beat: Beat) -> InFlight {
         let path = format!("{}/heartbeat", shared.member_path(&beat.member_id));
         let Ok(body) = serde_json::to_vec(&beat.body) else { return Outcome::NoAnswer };
         let limit = Duration::from_millis(beat.timeout_ms + beat.body.wait_ms);
+        #[cfg(feature = "seeded-bugs")]
+        let limit = if crate::seeded::on(27) { limit * 20 } else { limit };
         let answered = if beat.body.wait_ms > 0 { Answered::Held } else { Answered::AtOnce };
         match shared.http.try_once(Method::POST, &path, Some(body), limit, answered).await {
             Ok(r) if r.is_success() => serde_json::from_slice::<HeartbeatResponse>(&r.body).map_or(Outcome::NoAnswer, |r| Outcome::Accepted(Box::new(r))),
@@ -221,4 +229,20 @@ fn send(shared: Arc<Shared>, beat: Beat) -> InFlight {
             }
         }
     })
+}
+
+/// Seeded bug 27: a request that was given up stays open, and its answer is applied whenever it comes.
+#[cfg(feature = "seeded-bugs")]
+mod late {
+    use super::*;
+
+    pub fn send(shared: Arc<Shared>, beat: Beat) -> InFlight {
+        let (ticket, limit) = (beat.ticket, Duration::from_millis(beat.timeout_ms + beat.body.wait_ms));
+        let (tell, told) = oneshot::channel();
+        tokio::spawn(async move {
+            let outcome = super::send(shared.clone(), beat).await;
+            if let Err(outcome) = tell.send(outcome) { shared.late.lock().unwrap_or_else(PoisonError::into_inner).push((ticket, outcome)); }
+        });
+        Box::pin(async move { tokio::time::timeout(limit, told).await.ok().and_then(Result::ok).unwrap_or(Outcome::NoAnswer) })
+    }
 }

@@ -11,6 +11,10 @@ pub mod http;
 pub mod machine;
 pub mod member;
 pub mod partition;
+// One source for the three crates that have switches; each has its own copy of the switch.
+#[doc(hidden)]
+#[path = "../../coordinator/src/seeded.rs"]
+pub mod seeded;
 
 pub use admin::Admin;
 pub use baton_wire::{CommitResult, CommittedOffset};

@@ -95,6 +95,8 @@ impl<L: Listener> Builder<L> {
         let shared = Arc::new(Shared {
             group: self.group, http, table: Table::new(self.config.self_fencing), identity: Mutex::new(identity),
             joined: AtomicBool::new(false), joined_now: Notify::new(), hook: self.hook,
+            #[cfg(feature = "seeded-bugs")]
+            late: Mutex::default(),
         });
         let (jobs, job_queue) = mpsc::unbounded_channel();
         let (done_queue, done) = mpsc::unbounded_channel();

@@ -271,6 +271,9 @@ impl Node {
         let shard = slot.shard();
         Some((slot.applied(), look(&shard)))
     }
+    /// The term whose lease this node has at a moment after this call, for checkers of tests.
+    #[doc(hidden)]
+    pub async fn lease(&self, shard: u16) -> Option<u64> { self.0.group(shard + 1)?.lease().await.ok() }
 }
 
 fn check(config: &NodeConfig) -> Result<(), StartError> {

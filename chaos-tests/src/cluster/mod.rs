@@ -1,0 +1,80 @@
+//! A whole cluster in one thread: three nodes with the real Raft, log, node, HTTP front and client library on a simulated network, clock and
+//! disk. One seed is one story. Only under `--cfg madsim`.
+//!
+//! `plan` draws sizes and a schedule of acts (faults and workload), `play` carries it out, `world` holds the nodes and what is seen of them,
+//! `members` runs worker processes, `judge` looks at applied state, beliefs, the sink and answers. After the last act everything heals, and the
+//! groups must come to rest complete.
+
+mod judge;
+mod members;
+mod plan;
+mod play;
+mod world;
+
+pub use baton_core_sim::check::Broken;
+pub use plan::{Act, Plan};
+
+use baton_core_sim::plan::Fired;
+use madsim::runtime::Runtime;
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+use world::Seen;
+
+/// How a story ended.
+pub struct Outcome {
+    pub seed: u64,
+    pub plan: Plan,
+    /// When (simulated ms) and how an invariant broke.
+    pub broken: Option<(u64, Broken)>,
+    pub fired: Fired,
+    /// Equal for two runs of one seed.
+    pub digest: u64,
+    pub events: u64,
+    /// Who did what when.
+    pub story: Vec<String>,
+    /// How often the branch of the seeded bug that is on was reached.
+    pub reached: u64,
+    pub simulated_ms: u64,
+    pub work: Work,
+}
+
+/// How much happened: a run that did too little says nothing.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Work { pub grants: u64, pub uses: u64, pub commits: u64, pub fetches: u64, pub leases: u64 }
+
+/// Plays the story of `seed` with seeded bug `bug` (0: none).
+pub fn run(seed: u64, bug: u8) -> Outcome { play_plan(seed, Plan::draw(seed), bug) }
+
+/// Plays a given plan. In a thread of its own: the simulator seeds the hash maps of a thread once.
+pub fn play_plan(seed: u64, plan: Plan, bug: u8) -> Outcome {
+    let seen = Arc::new(Mutex::new(Seen::default()));
+    let (inside, drawn) = (seen.clone(), plan.clone());
+    let story = std::thread::spawn(move || {
+        switch(bug);
+        let mut runtime = Runtime::with_seed_and_config(seed, madsim::Config::default());
+        runtime.set_time_limit(Duration::from_secs(600));
+        runtime.block_on(play::story(drawn, inside));
+        reached()
+    });
+    let ended = story.join();
+    let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Err(panic) = &ended {
+        let text = panic.downcast_ref::<String>().cloned().or(panic.downcast_ref::<&str>().map(|s| s.to_string())).unwrap_or_default();
+        let now = seen.now_ms;
+        seen.broken.get_or_insert((now, Broken { invariant: "panic", what: text }));
+    }
+    Outcome {
+        seed, plan, broken: seen.broken.take(), fired: std::mem::take(&mut seen.fired), digest: seen.digest, events: seen.events, story: std::mem::take(&mut seen.story),
+        reached: ended.unwrap_or(0), simulated_ms: seen.now_ms, work: seen.work,
+    }
+}
+
+/// The crates have a switch each, all for the thread of the story.
+fn switch(bug: u8) {
+    baton_core_sim::seeded::set(bug);
+    baton_storage::seeded::set(bug);
+    baton_client::seeded::set(bug);
+}
+fn reached() -> u64 { baton_core_sim::seeded::reached() + baton_storage::seeded::reached() + baton_client::seeded::reached() }
