@@ -1,6 +1,7 @@
 //! Kafka's assignors and ours, on the same input.
 
 pub mod case;
+pub mod client;
 pub mod judge;
 pub mod server;
 
@@ -45,6 +46,6 @@ fn ours(case: &Case) -> Result<Ran> {
     match (case.side, case.assignor.as_str()) {
         (Side::Server, "simple") => Ok(Ran::NotAsked),
         (Side::Server, _) => server::run(case),
-        (Side::Client, _) => Ok(Ran::NotAsked),
+        (Side::Client, _) => client::run(case),
     }
 }

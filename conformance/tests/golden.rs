@@ -2,7 +2,14 @@
 use baton_conformance::{own_data, report, run};
 
 /// Files in which agreement is claimed; without the list an empty or skipped file would look like agreement.
-const COMPARED: [&str; 2] = ["assignors/server-range.jsonl", "assignors/server-uniform.jsonl"];
+const COMPARED: [&str; 6] = [
+    "assignors/client-cooperative-sticky.jsonl",
+    "assignors/client-range.jsonl",
+    "assignors/client-roundrobin.jsonl",
+    "assignors/client-sticky.jsonl",
+    "assignors/server-range.jsonl",
+    "assignors/server-uniform.jsonl",
+];
 
 #[test]
 fn every_difference_from_kafka_is_explained_by_a_rule() {

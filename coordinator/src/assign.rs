@@ -5,6 +5,7 @@
 //! Everything is deterministic: members, topics and partitions are visited in ascending order of their names, never in the order of a hash.
 //! Stickiness is relative to the previous target, not to what is owned just now (KIP-848 §7).
 
+pub mod client;
 mod edge;
 pub mod range;
 pub mod spec;

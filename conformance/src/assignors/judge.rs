@@ -42,7 +42,7 @@ fn rule_for_an_error(case: &Case) -> Option<&'static str> {
 }
 
 /// What is wrong with an assignment by itself: partitions twice, at strangers, at members without a subscription, or without an owner.
-/// Cooperative-sticky may leave out partitions that somebody still has to give up.
+/// Cooperative-sticky must leave out a partition that somebody still has to give up.
 fn flaws(case: &Case, given: &Assigned) -> Result<Vec<String>> {
     let mut flaws = Vec::new();
     let mut owners: BTreeMap<&(String, i32), &str> = BTreeMap::new();
@@ -63,12 +63,27 @@ fn flaws(case: &Case, given: &Assigned) -> Result<Vec<String>> {
             }
         }
     }
-    let may_wait = if case.assignor == "cooperative-sticky" { held(case)? } else { BTreeSet::new() };
+    // Partition → who says that it owns it.
+    let mut claims: BTreeMap<(String, i32), Vec<String>> = BTreeMap::new();
+    if case.assignor == "cooperative-sticky" {
+        for (member, partitions) in case.current()? {
+            for tp in partitions {
+                claims.entry(tp).or_default().push(member.clone());
+            }
+        }
+    }
+    for (tp, owner) in &owners {
+        if let Some([holder]) = claims.get(*tp).map(Vec::as_slice)
+            && holder != owner
+        {
+            flaws.push(format!("{}:{} goes to {owner} before {holder} has given it up", tp.0, tp.1));
+        }
+    }
     let topics: BTreeSet<&String> = case.members.iter().flat_map(|m| case.subscription(m)).collect();
     for topic in topics {
         for p in 0..case.partitions(topic).unwrap_or(0) {
             let tp = (topic.clone(), p);
-            if !owners.contains_key(&tp) && !may_wait.contains(&tp) {
+            if !owners.contains_key(&tp) && !claims.contains_key(&tp) {
                 flaws.push(format!("{topic}:{p} has no owner"));
             }
         }
@@ -76,8 +91,6 @@ fn flaws(case: &Case, given: &Assigned) -> Result<Vec<String>> {
     flaws.extend(case.members.iter().filter(|m| !given.contains_key(&m.id)).map(|m| format!("{} is left out", m.id)));
     Ok(flaws)
 }
-
-fn held(case: &Case) -> Result<BTreeSet<(String, i32)>> { Ok(case.current()?.into_values().flatten().collect()) }
 
 fn equal(expected: &Assigned, given: &Assigned) -> Verdict {
     // A group without members or subscriptions: members without partitions may be written or left out.
@@ -113,4 +126,61 @@ fn properties(case: &Case, expected: &Assigned, given: &Assigned) -> Result<Verd
         return Ok(Verdict::Unexplained(format!("{kept} partitions stayed with their owner, in Kafka at least {least}")));
     }
     Ok(Verdict::Agreed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn case(extra: &str) -> Case {
+        let text = format!(
+            r#"{{"id":"x","event":"none","assignor":"sticky","side":"client","topics":[{{"name":"t","parts":4}}],"homogeneous":true,"subs":["t"],
+               "members":[{{"id":"a","cur":{{"t":"0-1"}}}},{{"id":"b","cur":{{"t":"2"}}}}],{extra}}}"#
+        );
+        serde_json::from_str(&text).expect("a case")
+    }
+    fn given(a: &[i32], b: &[i32]) -> Assigned {
+        let set = |ps: &[i32]| ps.iter().map(|p| ("t".to_owned(), *p)).collect();
+        [("a".to_owned(), set(a)), ("b".to_owned(), set(b))].into()
+    }
+    fn unexplained(case: &Case, given: &Assigned) -> String {
+        match judge(case, given).expect("readable") {
+            Verdict::Unexplained(why) => why,
+            other => panic!("{other:?}"),
+        }
+    }
+    const EXACT: &str = r#""det":"any","out":{"a":{"t":"0-1"},"b":{"t":"2-3"}}"#;
+
+    #[test]
+    fn an_exact_case_asks_for_equality() {
+        assert_eq!(judge(&case(EXACT), &given(&[0, 1], &[2, 3])).expect("readable"), Verdict::Agreed);
+        assert!(unexplained(&case(EXACT), &given(&[0, 3], &[2, 1])).contains("2 members differ"));
+    }
+
+    #[test]
+    fn an_invalid_assignment_is_never_explained() {
+        let quirk = case(r#""det":"props","quirk":"assigned-unsubscribed","out":{}"#);
+        assert_eq!(judge(&quirk, &given(&[0, 1], &[2, 3])).expect("readable"), Verdict::Explained(ASSIGNED_UNSUBSCRIBED));
+        assert!(unexplained(&quirk, &given(&[0, 1], &[2])).contains("t:3 has no owner"));
+        assert!(unexplained(&quirk, &given(&[0, 1, 2], &[2, 3])).contains("t:2 belongs to a and b"));
+        assert!(unexplained(&quirk, &given(&[0, 1], &[2, 3, 4])).contains("t:4 does not exist"));
+        let error = case(r#""det":"any","error":"SomeException""#);
+        assert!(unexplained(&error, &given(&[0, 1], &[2, 3])).contains("Kafka threw"), "an exception that no rule knows");
+    }
+
+    #[test]
+    fn a_case_of_properties_asks_for_sizes_and_stickiness() {
+        let props = |kept: usize| case(&format!(r#""det":"props","out":{{"a":{{"t":"0-1"}},"b":{{"t":"2-3"}}}},"stats":{{"kept":{kept},"kept_min":{kept},"sizes_same":true}}"#));
+        assert_eq!(judge(&props(2), &given(&[0, 3], &[2, 1])).expect("readable"), Verdict::Agreed);
+        assert!(unexplained(&props(3), &given(&[0, 3], &[2, 1])).contains("2 partitions stayed"));
+        assert!(unexplained(&props(2), &given(&[0, 1, 3], &[2])).contains("the sizes are [1, 3]"));
+    }
+
+    #[test]
+    fn a_cooperative_move_has_no_owner_in_the_first_round() {
+        let mut cooperative = case(r#""det":"props","out":{"a":{"t":"0"},"b":{"t":"2-3"}},"stats":{"kept":2,"kept_min":2,"sizes_same":true}"#);
+        cooperative.assignor = "cooperative-sticky".into();
+        assert_eq!(judge(&cooperative, &given(&[0], &[2, 3])).expect("readable"), Verdict::Agreed);
+        assert!(unexplained(&cooperative, &given(&[0], &[1, 2, 3])).contains("t:1 goes to b before a has given it up"));
+    }
 }
