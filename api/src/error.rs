@@ -40,7 +40,8 @@ fn group_problem(e: &G) -> Problem {
         G::Invalid { .. } => of(code::INVALID_FIELD),
         G::LimitReached { limit, .. } => of(code::LIMIT_REACHED).at_limit(limit).after(LIMIT_AGAIN_MS),
         G::Quarantined { .. } => of(code::GROUP_QUARANTINED).after(LIMIT_AGAIN_MS),
-        G::Unavailable { .. } => of(code::UNAVAILABLE).after(AGAIN_MS),
+        G::NotQuarantined => of(code::NOT_QUARANTINED),
+        G::Loading { .. } | G::Unavailable { .. } => of(code::UNAVAILABLE).after(AGAIN_MS),
     }
 }
 
