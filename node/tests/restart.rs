@@ -32,7 +32,7 @@ async fn start<D: Disk + Clone + Sync>(config: &NodeConfig, disks: (&D, &D), sta
 async fn ask(node: &Node, group: &str, command: Command) -> Response {
     let began = Instant::now();
     loop {
-        match node.request(Request { group: group.into(), command: command.clone(), budget_ms: None }, WAIT).await {
+        match node.request(Request { group: group.into(), command: command.clone(), budget_ms: None, min_meta_revision: 0 }, WAIT).await {
             Ok(r) => return r,
             Err(Refusal::Unavailable { reason, .. }) => assert!(began.elapsed() < Duration::from_secs(10), "{reason}"),
             Err(e) => panic!("{group}: {e}"),
