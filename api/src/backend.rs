@@ -5,6 +5,7 @@ use baton_coordinator::{
     ids::GroupId,
     metadata::{MetaCommand, MetaError, Metadata},
 };
+use baton_node::Metric;
 use baton_wire::ClusterView;
 use std::{future::Future, sync::Arc, time::Duration};
 
@@ -56,15 +57,4 @@ pub struct GroupItem {
     pub state: GroupState,
     pub members: u64,
     pub revision: u64,
-}
-
-/// One sample.
-#[derive(Clone, Debug)]
-pub struct Metric {
-    pub name: &'static str,
-    pub help: &'static str,
-    /// Else a gauge.
-    pub counter: bool,
-    pub labels: Vec<(&'static str, String)>,
-    pub value: f64,
 }

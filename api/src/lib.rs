@@ -16,7 +16,7 @@ mod routes;
 mod serve;
 mod topics;
 
-pub use backend::{Backend, GroupItem, GroupList, Metric, Refused};
+pub use backend::{Backend, GroupItem, GroupList, Refused};
 pub use error::problem_of;
 pub use openapi::document as openapi_document;
 pub use routes::{ROUTES, router};

@@ -1,12 +1,12 @@
 //! A node as the backend of the API: its own answers in the API's words.
 
-use crate::backend::{Backend, GroupItem, GroupList, Metric, Refused};
+use crate::backend::{Backend, GroupItem, GroupList, Refused};
 use baton_coordinator::{
     command::{Request, Response},
     ids::GroupId,
     metadata::{MetaCommand, Metadata},
 };
-use baton_node::{MetaRefusal, Node, Refusal, ShardView};
+use baton_node::{MetaRefusal, Metric, Node, Refusal, ShardView};
 use baton_wire as wire;
 use std::{sync::Arc, time::Duration};
 
@@ -66,9 +66,7 @@ impl Backend for Node {
 
     fn ready(&self) -> Result<(), String> { Node::ready(self) }
 
-    fn metrics(&self) -> Vec<Metric> {
-        Node::metrics(self).into_iter().map(|m| Metric { name: m.name, help: m.help, counter: m.counter, labels: m.labels, value: m.value }).collect()
-    }
+    fn metrics(&self) -> Vec<Metric> { Node::metrics(self) }
 }
 
 fn shard(s: ShardView) -> wire::ShardView {

@@ -1,7 +1,7 @@
 //! What operators and their tools ask: cluster, metrics, health, the description of the API.
 
 use crate::{
-    backend::{Backend, Metric},
+    backend::Backend,
     error::Failure,
     openapi,
 };
@@ -11,6 +11,7 @@ use axum::{
     http::header,
     response::{IntoResponse, Response},
 };
+use baton_node::{Kind, Metric};
 use baton_wire::{ClusterView, Problem, code};
 use std::{collections::BTreeMap, fmt::Write};
 
@@ -37,20 +38,28 @@ fn exposition(samples: Vec<Metric>) -> String {
     for m in samples { by_name.entry(m.name).or_default().push(m); }
     let mut out = String::new();
     for (name, samples) in by_name {
-        if let Some(m) = samples.first() { let _ = writeln!(out, "# HELP {name} {}\n# TYPE {name} {}", m.help.replace('\n', " "), if m.counter { "counter" } else { "gauge" }); }
+        if let Some(m) = samples.first() { let _ = writeln!(out, "# HELP {name} {}\n# TYPE {name} {}", m.help.replace('\n', " "), kind(m.kind)); }
         for m in samples {
             let escaped = |v: &str| v.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
             let labels: Vec<String> = m.labels.iter().map(|(k, v)| format!("{k}=\"{}\"", escaped(v))).collect();
             let labels = if labels.is_empty() { String::new() } else { format!("{{{}}}", labels.join(",")) };
-            let _ = writeln!(out, "{name}{labels} {}", m.value);
+            let _ = writeln!(out, "{name}{}{labels} {}", m.suffix, m.value);
         }
     }
     out
 }
 
+fn kind(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Counter => "counter",
+        Kind::Gauge => "gauge",
+        Kind::Histogram => "histogram",
+    }
+}
+
 #[test]
 fn samples_of_one_name_stand_together_and_labels_are_escaped() {
-    let m = |name, counter, label: &str, value| Metric { name, help: "h", counter, labels: vec![("g", label.to_string())], value };
-    let text = exposition(vec![m("b", true, "x", 1.0), m("a", false, "q\"\\\n", 2.5), m("b", true, "y", 3.0)]);
+    let m = |name, kind, label: &str, value| Metric { name, suffix: "", help: "h", kind, labels: vec![("g", label.to_string())], value };
+    let text = exposition(vec![m("b", Kind::Counter, "x", 1.0), m("a", Kind::Gauge, "q\"\\\n", 2.5), m("b", Kind::Counter, "y", 3.0)]);
     assert_eq!(text, "# HELP a h\n# TYPE a gauge\na{g=\"q\\\"\\\\\\n\"} 2.5\n# HELP b h\n# TYPE b counter\nb{g=\"x\"} 1\nb{g=\"y\"} 3\n");
 }

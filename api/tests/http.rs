@@ -2,6 +2,7 @@
 
 use baton_api::*;
 use baton_coordinator::{command::*, ids::*, metadata::*};
+use baton_node::{Kind, Metric};
 use baton_wire::{ClusterView, Problem, code, hex128};
 use serde_json::{Value, json};
 use std::{
@@ -41,7 +42,7 @@ impl Backend for Fake {
     fn cluster(&self) -> ClusterView { ClusterView { node_id: 1, ..Default::default() } }
     fn leader_http(&self, group: Option<&GroupId>) -> Option<String> { Some(group.map_or("meta:1".into(), |g| format!("{g}:2"))) }
     fn ready(&self) -> Result<(), String> { if self.0.lock().unwrap().unready { Err("no leader yet".into()) } else { Ok(()) } }
-    fn metrics(&self) -> Vec<Metric> { vec![Metric { name: "baton_x_total", help: "x", counter: true, labels: vec![("shard", "1".into())], value: 3.0 }] }
+    fn metrics(&self) -> Vec<Metric> { vec![Metric { name: "baton_x_total", suffix: "", help: "x", kind: Kind::Counter, labels: vec![("shard", "1".into())], value: 3.0 }] }
 }
 
 async fn start(fake: &Fake) -> SocketAddr {

@@ -49,11 +49,24 @@ pub enum Outcome {
     NotTaken(String),
 }
 
+/// An outcome, and for what was decided under a lease: the term, and when the check of that lease began.
+pub struct Decided {
+    pub outcome: Outcome,
+    pub under: Option<(Term, Millis)>,
+}
+impl From<Outcome> for Decided { fn from(outcome: Outcome) -> Self { Self { outcome, under: None } } }
+
 /// A request on its way to a shard.
 pub struct Mail {
     pub request: Request,
     pub arrived: Millis,
-    pub reply: oneshot::Sender<Outcome>,
+    pub reply: oneshot::Sender<Decided>,
+}
+
+/// Who waits for an answer, and since when.
+struct Caller {
+    reply: oneshot::Sender<Decided>,
+    arrived: Millis,
 }
 
 type Pending<T> = Option<Pin<Box<dyn Future<Output = T> + Send>>>;
@@ -84,7 +97,7 @@ pub struct Driver {
     group: GroupHandle,
     clock: Clock,
     mail: mpsc::Receiver<Mail>,
-    callers: BTreeMap<Ticket, oneshot::Sender<Outcome>>,
+    callers: BTreeMap<Ticket, Caller>,
     last_ticket: u64,
     ready: Vec<Ready>,
     /// The lease check that is out, the answers it is for, and whether a due timer waits for it.
@@ -98,6 +111,8 @@ pub struct Driver {
     gate: Pending<Result<(), String>>,
     gate_term: Term,
     gate_retry: Millis,
+    /// When the gate of this term was first asked for.
+    gate_began: Millis,
     last_led: Term,
     proposals: Arc<Proposals>,
     swept: Millis,
@@ -117,7 +132,7 @@ impl Driver {
         let now = clock.now().mono_ms;
         Driver {
             node, slot, meta, group, clock, mail, callers: BTreeMap::new(), last_ticket: 0, ready: Vec::new(), check: None, checking: Vec::new(), check_timers: false,
-            last_check: now, last_good: now, lapsed: false, gate: None, gate_term: 0, gate_retry: 0, last_led: 0, proposals: Arc::default(), swept: now, image_revision: 0,
+            last_check: now, last_good: now, lapsed: false, gate: None, gate_term: 0, gate_retry: 0, gate_began: 0, last_led: 0, proposals: Arc::default(), swept: now, image_revision: 0,
         }
     }
 
@@ -168,6 +183,9 @@ impl Driver {
         let now = self.clock.now().mono_ms;
         let open = self.slot.shard().leading() == Some(status.term);
         if !open && (self.gate.is_none() || self.gate_term != status.term) && now >= self.gate_retry {
+            if self.gate_term != status.term {
+                self.gate_began = now;
+            }
             self.gate_term = status.term;
             self.gate = Some(Box::pin(gate(self.group.clone(), self.slot.clone(), self.proposals.clone(), status, self.last_led)));
         }
@@ -192,6 +210,7 @@ impl Driver {
             return;
         }
         self.proposals.failed.store(0, Ordering::Release);
+        self.slot.times.load.record(now.mono_ms.saturating_sub(self.gate_began));
         self.last_led = status.term;
         (self.lapsed, self.last_good, self.last_check) = (false, now.mono_ms, now.mono_ms);
         let image = self.meta.image();
@@ -218,13 +237,14 @@ impl Driver {
         };
         if let Some(refusal) = refusal {
             // The caller may have gone away: nobody misses it then.
-            let _ = reply.send(refusal);
+            let _ = reply.send(refusal.into());
             return;
         }
         request.budget_ms = request.budget_ms.map(|b| b - waited);
         self.last_ticket += 1;
         let ticket = Ticket(self.last_ticket);
-        self.callers.insert(ticket, reply);
+        self.slot.times.queue.record(waited);
+        self.callers.insert(ticket, Caller { reply, arrived });
         self.slot.shard().handle(ticket, request, now);
     }
 
@@ -268,8 +288,10 @@ impl Driver {
         let leading = self.slot.shard().leading();
         let term = result.ok().filter(|t| leading == Some(*t)).or_else(|| leading.filter(|_| seeded::on(7)));
         for r in std::mem::take(&mut self.checking) {
-            let result = if term == Some(r.term) { r.result } else { Err(lost()) };
-            self.answer(r.ticket, result);
+            match term {
+                Some(t) if t == r.term => self.answer_under(r.ticket, r.result, Some((t, self.last_check))),
+                _ => self.answer(r.ticket, Err(lost())),
+            }
         }
         let Some(term) = term else {
             self.lapsed = leading.is_some();
@@ -288,6 +310,12 @@ impl Driver {
 
     /// Fetches the shard's actions.
     fn collect(&mut self) {
+        let began = self.clock.now().mono_ms;
+        self.fetch();
+        self.slot.times.processing.record(self.clock.now().mono_ms.saturating_sub(began));
+    }
+
+    fn fetch(&mut self) {
         loop {
             let now = self.clock.now();
             let (action, term) = {
@@ -308,9 +336,10 @@ impl Driver {
     /// Its outcome is learned by replay; only a proposal that surely failed, in a term that goes on, must be noticed here.
     fn propose(&self, term: Term, payload: Vec<u8>) {
         self.proposals.out.fetch_add(1, Ordering::AcqRel);
-        let (group, proposals, slot) = (self.group.clone(), self.proposals.clone(), self.slot.clone());
+        let (group, proposals, slot, clock, began) = (self.group.clone(), self.proposals.clone(), self.slot.clone(), self.clock.clone(), self.clock.now().mono_ms);
         tokio::spawn(async move {
             let r = group.propose(payload).await;
+            slot.times.flush.record(clock.now().mono_ms.saturating_sub(began));
             if let Err(e) = r {
                 tracing::debug!(%e, "proposal");
                 proposals.failed.fetch_max(term, Ordering::AcqRel);
@@ -320,16 +349,19 @@ impl Driver {
         });
     }
 
-    fn answer(&mut self, ticket: Ticket, result: Result<Response, GroupError>) {
+    fn answer(&mut self, ticket: Ticket, result: Result<Response, GroupError>) { self.answer_under(ticket, result, None) }
+
+    fn answer_under(&mut self, ticket: Ticket, result: Result<Response, GroupError>, under: Option<(Term, Millis)>) {
         if let Some(caller) = self.callers.remove(&ticket) {
+            self.slot.times.purgatory.record(self.clock.now().mono_ms.saturating_sub(caller.arrived));
             // The caller may have gone away: nobody misses it then.
-            let _ = caller.send(Outcome::Done(result));
+            let _ = caller.reply.send(Decided { outcome: Outcome::Done(result), under });
         }
     }
 
     /// Forgets callers that went away.
     fn sweep(&mut self) {
-        let gone: Vec<Ticket> = self.callers.iter().filter(|(_, c)| c.is_closed()).map(|(t, _)| *t).collect();
+        let gone: Vec<Ticket> = self.callers.iter().filter(|(_, c)| c.reply.is_closed()).map(|(t, _)| *t).collect();
         for t in gone {
             self.callers.remove(&t);
             self.slot.shard().abandon(t);

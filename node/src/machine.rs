@@ -3,7 +3,7 @@
 //! A shard is shared with its driver; this side only replays. An entry that cannot be understood stops the shard on this node: nothing is ever skipped,
 //! so what follows is kept (in the cuts, too) until a version that understands it takes over.
 
-use crate::history::History;
+use crate::{history::History, times::Times};
 use baton_coordinator::{
     config::Limits,
     ids::{GroupId, Term},
@@ -28,6 +28,7 @@ pub struct ShardSlot {
     stopped: Mutex<Option<String>>,
     /// Wakes the driver.
     pub wake: Notify,
+    pub times: Times,
 }
 
 /// A lock that a panic cannot make unusable: a panicking replay is caught and stops the shard instead.
@@ -37,7 +38,7 @@ impl ShardSlot {
     /// An empty shard; `id` is 0-based.
     pub fn new(id: u16, limits: Limits) -> Arc<Self> {
         let shard = Mutex::new(Shard::new(id, limits));
-        Arc::new(Self { shard, history: Mutex::default(), applied: AtomicU64::new(0), stopped: Mutex::new(None), wake: Notify::new() })
+        Arc::new(Self { shard, history: Mutex::default(), applied: AtomicU64::new(0), stopped: Mutex::new(None), wake: Notify::new(), times: Times::default() })
     }
     /// The shard. Held for the time of one call, never over an await.
     pub fn shard(&self) -> MutexGuard<'_, Shard> { lock(&self.shard) }

@@ -1,6 +1,6 @@
 //! The numbers of a node, under Kafka's names where Kafka has the thing. Group counts are those of the shards it leads, so that a sum over nodes is right.
 
-use crate::{machine::lock, node::Inner, view::Metric};
+use crate::{machine::lock, node::Inner, times, view::{Kind, Metric}};
 use baton_coordinator::{command::GroupState, shard::ShardStats};
 use std::collections::BTreeMap;
 
@@ -9,7 +9,9 @@ type Labels = Vec<(&'static str, String)>;
 /// All of them, in a fixed order.
 pub fn all(inner: &Inner) -> Vec<Metric> {
     let mut out = Vec::new();
-    let mut push = |name, help, counter, labels: Labels, value: f64| out.push(Metric { name, help, counter, labels, value });
+    let mut push = |name, help, counter: bool, labels: Labels, value: f64| {
+        out.push(Metric { name, suffix: "", help, kind: if counter { Kind::Counter } else { Kind::Gauge }, labels, value })
+    };
     let states = [("empty", GroupState::Empty), ("assigning", GroupState::Assigning), ("reconciling", GroupState::Reconciling), ("stable", GroupState::Stable), ("dead", GroupState::Dead)];
     let mut by_state: BTreeMap<&str, usize> = states.iter().map(|(n, _)| (*n, 0)).collect();
     let (mut groups, mut members, mut offsets, mut quarantined, mut history) = (0, 0, 0, 0, 0);
@@ -71,6 +73,9 @@ pub fn all(inner: &Inner) -> Vec<Metric> {
     let alive = inner.config.peers.keys().filter(|n| **n == inner.config.node || inner.is_well(**n)).count();
     push("baton_nodes_alive", "Nodes that answer, this one included.", false, vec![], alive as f64);
     push("baton_ready", "1 if this node can serve.", false, vec![], f64::from(u8::from(inner.is_ready())));
+    let waiting: usize = inner.mail.get().into_iter().flatten().map(|m| m.max_capacity() - m.capacity()).sum();
+    push("baton_event_queue_size", "Requests that wait for a shard.", false, vec![], waiting as f64);
+    out.extend(times::metrics(inner.shards.iter().map(|s| &s.times)));
     out.sort_by_key(|m| m.name);
     out
 }

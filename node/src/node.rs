@@ -6,14 +6,14 @@ use crate::{
     driver::{Driver, MAILBOX, Mail, Outcome},
     forward::{self, Answer, Call, CallError, Hello, Phase},
     identity::Known,
-    machine::{MetaMachine, MetaSlot, ShardMachine, ShardSlot, decode_meta_reply, encode_meta, lock},
+    machine::{MetaMachine, MetaSlot, ShardMachine, ShardSlot, lock},
     metrics,
     view::*,
 };
 use baton_coordinator::{
-    command::{Command, GroupError, Request, Response},
+    command::{GroupError, Request, Response},
     ids::{GroupId, Millis},
-    metadata::{MetaCommand, MetaError, Metadata},
+    metadata::{MetaCommand, Metadata},
     shard::shard_of,
 };
 use baton_raft::{RaftConfig, Cuts, ForwardHandler, GroupHandle, NodeId, RaftNode, StateMachine};
@@ -31,7 +31,7 @@ use std::{
     time::Duration,
 };
 use tokio::{
-    sync::{Notify, mpsc, oneshot},
+    sync::{Notify, mpsc},
     task::JoinHandle,
 };
 
@@ -351,31 +351,6 @@ impl Inner {
         lock(&self.peers).get(&node).is_some_and(|p| now < p.at + ALIVE_MS && !p.hello.draining)
     }
 
-    /// Hands a request to a shard of this node.
-    pub async fn local(&self, request: Request, wait: Duration) -> Outcome {
-        let shard = shard_of(&request.group, self.config.shards);
-        let Some(mail) = self.mail.get().and_then(|m| m.get(usize::from(shard))) else { return Outcome::NotTaken("this node is starting".into()) };
-        let (reply, answer) = oneshot::channel();
-        let history = if let Command::History { since } = request.command { Some((request.group.clone(), since)) } else { None };
-        if let Err(e) = mail.try_send(Mail { request, arrived: self.now(), reply }) {
-            return Outcome::NotTaken(match e {
-                mpsc::error::TrySendError::Full(_) => "the shard has too many requests waiting".into(),
-                mpsc::error::TrySendError::Closed(_) => "this node is stopping".to_string(),
-            });
-        }
-        let unknown = |reason: &str| Outcome::Done(Err(GroupError::Unavailable { reason: reason.into() }));
-        match tokio::time::timeout(wait, answer).await {
-            Ok(Ok(Outcome::Done(Ok(Response::HistoryAt { first, next })))) if let Some((group, since)) = history => {
-                let look = lock(&self.shards[usize::from(shard)].history).look(&group, first, next);
-                let read = baton_raft::blocking(move || look.read(since)).await;
-                Outcome::Done(read.and_then(|r| r).map(Response::History).map_err(|e| GroupError::Unavailable { reason: format!("the history cannot be read: {e}") }))
-            }
-            Ok(Ok(outcome)) => outcome,
-            Ok(Err(_)) => unknown("this node is stopping"),
-            Err(_) => unknown("the request was not decided in its time"),
-        }
-    }
-
     /// Asks the meta group's leader, which may be this node.
     async fn ask_meta(&self, call: Call) -> Result<u64, MetaRefusal> {
         let end = self.now() + 2 * PATIENCE_MS;
@@ -399,45 +374,11 @@ impl Inner {
         }
     }
 
-    /// Proposes a meta command as the leader. A result, refusals too, is a committed one.
-    pub async fn propose_meta(&self, command: &MetaCommand) -> Result<Result<u64, MetaError>, CallError> {
-        let group = self.group(META).ok_or_else(|| CallError::NotTaken("this node is starting".into()))?;
-        match tokio::time::timeout(Duration::from_secs(4), group.propose(encode_meta(command))).await {
-            Ok(Ok((_, reply))) => decode_meta_reply(&reply).map_err(CallError::Unknown),
-            Ok(Err(e)) if e.outcome_unknown => Err(CallError::Unknown(e.to_string())),
-            Ok(Err(e)) => Err(CallError::NotTaken(e.to_string())),
-            Err(_) => Err(CallError::Unknown("the command was not committed in time".into())),
-        }
-    }
-
-    /// The committed revision as the leader knows it at a moment after this call.
-    pub async fn meta_revision(&self) -> Result<u64, String> {
-        let group = self.group(META).ok_or("this node is starting")?;
-        match tokio::time::timeout(Duration::from_secs(1), group.barrier()).await {
-            Ok(Ok(_)) => Ok(self.meta.image().revision),
-            Ok(Err(e)) => Err(e.to_string()),
-            Err(_) => Err("a majority of the nodes did not answer in time".into()),
-        }
-    }
-
     async fn image_at(&self, revision: u64) -> Result<Arc<Metadata>, MetaRefusal> {
         tokio::time::timeout(Duration::from_secs(3), self.meta.wait(|m| m.revision >= revision)).await.map_err(|_| {
             let reason = format!("revision {revision} is committed, but has not reached this node yet");
             MetaRefusal::Unavailable { reason, leader_http: self.leader_http(META), retry_after_ms: 500 }
         })
-    }
-
-    /// Gives the leadership of a shard to `to`, if this node has it.
-    pub async fn transfer_local(&self, shard: u16, to: NodeId) -> Result<(), String> {
-        let group = self.group(shard + 1).ok_or_else(|| format!("shard {shard} does not exist"))?;
-        let status = group.status();
-        if !status.is_leader {
-            return Err(format!("node {} does not lead shard {shard}: try again", self.config.node));
-        }
-        if !status.voters.contains(&to) {
-            return Err(format!("node {to} is no voter of shard {shard}: {:?} are", status.voters));
-        }
-        if to == self.config.node { Ok(()) } else { group.transfer(to).await }
     }
 
     fn shard_view(&self, shard: u16, no: u16, serving: bool, stopped: Option<String>) -> ShardView {

@@ -80,14 +80,25 @@ pub struct ShardView {
     pub stopped: Option<String>,
 }
 
+/// What a number is, as Prometheus tells them apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Only grows while the process lives.
+    Counter,
+    Gauge,
+    /// One part of a histogram: its name has a suffix.
+    Histogram,
+}
+
 /// One number of `/metrics`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Metric {
     /// With prefix `baton_`.
     pub name: &'static str,
+    /// `_bucket`, `_sum` or `_count` of a histogram, else nothing.
+    pub suffix: &'static str,
     pub help: &'static str,
-    /// Counters only grow while the process lives; all else is a gauge.
-    pub counter: bool,
+    pub kind: Kind,
     pub labels: Vec<(&'static str, String)>,
     pub value: f64,
 }

@@ -1,0 +1,104 @@
+//! What a node does as a leader, for its own callers and for those that other nodes forward: requests to its shards, meta commands, transfers.
+//! An answer leaves here only while the lease it was decided under holds (`safety.md` 3).
+
+use crate::{
+    driver::{Decided, Mail, Outcome},
+    forward::CallError,
+    machine::{decode_meta_reply, encode_meta, lock},
+    node::{Inner, META},
+};
+use baton_coordinator::{
+    command::{Command, GroupError, Request, Response},
+    ids::{Millis, Term},
+    metadata::{MetaCommand, MetaError},
+    shard::shard_of,
+};
+use baton_raft::NodeId;
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot};
+
+impl Inner {
+    /// Hands a request to a shard of this node.
+    pub async fn local(&self, request: Request, wait: Duration) -> Outcome {
+        let shard = shard_of(&request.group, self.config.shards);
+        let Some(mail) = self.mail.get().and_then(|m| m.get(usize::from(shard))) else { return Outcome::NotTaken("this node is starting".into()) };
+        let (reply, answer) = oneshot::channel();
+        let history = if let Command::History { since } = request.command { Some((request.group.clone(), since)) } else { None };
+        if let Err(e) = mail.try_send(Mail { request, arrived: self.now(), reply }) {
+            return Outcome::NotTaken(match e {
+                mpsc::error::TrySendError::Full(_) => "the shard has too many requests waiting".into(),
+                mpsc::error::TrySendError::Closed(_) => "this node is stopping".to_string(),
+            });
+        }
+        let unknown = |reason: &str| Outcome::Done(Err(GroupError::Unavailable { reason: reason.into() }));
+        let Decided { outcome, under } = match tokio::time::timeout(wait, answer).await {
+            Ok(Ok(decided)) => decided,
+            Ok(Err(_)) => return unknown("this node is stopping"),
+            Err(_) => return unknown("the request was not decided in its time"),
+        };
+        let outcome = match outcome {
+            Outcome::Done(Ok(Response::HistoryAt { first, next })) if let Some((group, since)) = history => {
+                let look = lock(&self.shards[usize::from(shard)].history).look(&group, first, next);
+                let read = baton_raft::blocking(move || look.read(since)).await;
+                Outcome::Done(read.and_then(|r| r).map(Response::History).map_err(|e| GroupError::Unavailable { reason: format!("the history cannot be read: {e}") }))
+            }
+            outcome => outcome,
+        };
+        match under {
+            Some((term, checked)) if !self.still_leased(shard + 1, term, checked).await => {
+                unknown("the node that answers lost its lease before the answer could leave")
+            }
+            _ => outcome,
+        }
+    }
+
+    /// Whether an answer that was decided in `term`, under a lease check that began at `checked`, may still leave. The check saw a quorum's word of at
+    /// most the lease age; what the election time has over that, less the drift of clocks, is how long it lasts. After that the lease is asked again.
+    async fn still_leased(&self, no: u16, term: Term, checked: Millis) -> bool {
+        let raft = &self.config.raft;
+        let lasts = drift_bounded(raft.election_max_ms).saturating_sub(raft.lease_age_ms);
+        if self.now() <= checked + lasts {
+            return true;
+        }
+        let Some(group) = self.group(no) else { return false };
+        matches!(tokio::time::timeout(Duration::from_secs(1), group.lease()).await, Ok(Ok(t)) if t == term)
+    }
+
+
+    /// Proposes a meta command as the leader. A result, refusals too, is a committed one.
+    pub async fn propose_meta(&self, command: &MetaCommand) -> Result<Result<u64, MetaError>, CallError> {
+        let group = self.group(META).ok_or_else(|| CallError::NotTaken("this node is starting".into()))?;
+        match tokio::time::timeout(Duration::from_secs(4), group.propose(encode_meta(command))).await {
+            Ok(Ok((_, reply))) => decode_meta_reply(&reply).map_err(CallError::Unknown),
+            Ok(Err(e)) if e.outcome_unknown => Err(CallError::Unknown(e.to_string())),
+            Ok(Err(e)) => Err(CallError::NotTaken(e.to_string())),
+            Err(_) => Err(CallError::Unknown("the command was not committed in time".into())),
+        }
+    }
+
+    /// The committed revision as the leader knows it at a moment after this call.
+    pub async fn meta_revision(&self) -> Result<u64, String> {
+        let group = self.group(META).ok_or("this node is starting")?;
+        match tokio::time::timeout(Duration::from_secs(1), group.barrier()).await {
+            Ok(Ok(_)) => Ok(self.meta.image().revision),
+            Ok(Err(e)) => Err(e.to_string()),
+            Err(_) => Err("a majority of the nodes did not answer in time".into()),
+        }
+    }
+
+    /// Gives the leadership of a shard to `to`, if this node has it.
+    pub async fn transfer_local(&self, shard: u16, to: NodeId) -> Result<(), String> {
+        let group = self.group(shard + 1).ok_or_else(|| format!("shard {shard} does not exist"))?;
+        let status = group.status();
+        if !status.is_leader {
+            return Err(format!("node {} does not lead shard {shard}: try again", self.config.node));
+        }
+        if !status.voters.contains(&to) {
+            return Err(format!("node {to} is no voter of shard {shard}: {:?} are", status.voters));
+        }
+        if to == self.config.node { Ok(()) } else { group.transfer(to).await }
+    }
+}
+
+/// What is left of a promised time when the leader's clock is slow and the voters' clocks are fast by the bound of 5 % (`safety.md` 10).
+fn drift_bounded(promised_ms: u64) -> u64 { promised_ms * 95 / 105 }
