@@ -337,7 +337,8 @@ impl Inner {
         }
     }
     pub fn hello(&self) -> Hello {
-        let draining = self.draining.load(Ordering::Acquire);
+        // With a full disk it can lead nothing.
+        let draining = self.draining.load(Ordering::Acquire) || self.raft.get().is_some_and(RaftNode::disk_full);
         Hello { http: self.config.http_advertise.clone(), phase: self.phase(), draining, shards: self.config.shards, peers: self.config.peers.keys().copied().collect() }
     }
     /// A peer said this about itself.
@@ -410,6 +411,9 @@ impl Inner {
         }
         if self.draining.load(Ordering::Acquire) {
             return Err("this node is being drained".into());
+        }
+        if self.raft.get().is_some_and(RaftNode::disk_full) {
+            return Err("the disk of this node is full: it takes no new entries until there is room".into());
         }
         if self.meta.image().cluster_id == 0 {
             return Err("the cluster is being formed, or the log is being read".into());

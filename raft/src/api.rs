@@ -68,6 +68,10 @@ pub struct RaftConfig {
     pub guard_ms: u64,
     /// A snapshot is taken after so many log entries.
     pub snapshot_every: u64,
+    /// And when a group appended so many bytes since its last one.
+    pub snapshot_bytes: u64,
+    /// A group whose oldest entry lies more than so many log segments back is told to snapshot.
+    pub pin_segments: u64,
     /// Time between two checkpoints: what a restart has to replay at most, beside what large states take.
     pub checkpoint_ms: u64,
 }
@@ -85,6 +89,8 @@ impl Default for RaftConfig {
             lease_age_ms: 480,
             guard_ms: 660,
             snapshot_every: 10_000,
+            snapshot_bytes: 64 << 20,
+            pin_segments: 4,
             checkpoint_ms: 2_000,
         }
     }

@@ -170,6 +170,10 @@ impl GroupCut {
         Ok(())
     }
 
+    pub fn free(&self) -> io::Result<u64> {
+        self.stored.kv.free()
+    }
+
     pub fn flush(&self) -> io::Result<()> {
         self.stored.kv.flush()
     }

@@ -1,7 +1,7 @@
 //! Handle of one replicated group, for the node crate.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use openraft::async_runtime::watch::WatchReceiver;
@@ -21,6 +21,17 @@ struct Shared {
     raft: Raft,
     store: GroupStore,
     lease: Lease,
+    kept: Mutex<Kept>,
+}
+
+/// What is known of the size of the group's log.
+#[derive(Default)]
+struct Kept {
+    /// Position of the newest snapshot, and the bytes appended before it, nearly.
+    snapshot: u64,
+    before: u64,
+    /// Bytes appended when a snapshot was asked for because the log is large or old: all before it is to be purged.
+    asked: Option<u64>,
 }
 
 /// One group on this node. Clones share the group; each has its own memory for [`changed`](GroupHandle::changed).
@@ -56,7 +67,7 @@ impl GroupHandle {
     pub(crate) fn new(no: GroupNo, node: NodeId, raft: Raft, store: GroupStore, lease_age: Duration) -> GroupHandle {
         let lease = Lease::start(raft.clone(), lease_age);
         let seen = Seen::new(&raft);
-        GroupHandle { shared: Arc::new(Shared { no, node, raft, store, lease }), seen }
+        GroupHandle { shared: Arc::new(Shared { no, node, raft, store, lease, kept: Mutex::default() }), seen }
     }
 
     pub(crate) fn raft(&self) -> &Raft {
@@ -74,6 +85,9 @@ impl GroupHandle {
 
     /// Appends a payload if this node leads. Resolves when it is applied here, with its index and the machine's reply.
     pub async fn propose(&self, payload: Vec<u8>) -> Result<(u64, Vec<u8>), ProposeError> {
+        if self.shared.store.is_full() {
+            return Err(ProposeError { leader: None, reason: "the disk of the leader is full: no new entries are taken".into(), outcome_unknown: false });
+        }
         match self.shared.raft.client_write(Payload(payload.into())).await {
             Ok(done) => Ok((done.log_id.index + 1, done.data.0.to_vec())),
             Err(e) => Err(ProposeError {
@@ -99,6 +113,58 @@ impl GroupHandle {
             last_log: position(data.last_log.as_ref().map(|l| l.index)),
             voters: server.membership_config.membership().voter_ids().collect(),
             failed,
+        }
+    }
+
+    pub(crate) fn no(&self) -> GroupNo {
+        self.shared.no
+    }
+
+    /// Asks for a snapshot when more than `limit` bytes were appended since the last one, or when the group keeps old segments; then
+    /// purges all before it.
+    pub(crate) async fn keep_small(&self, pinning: bool, limit: u64) {
+        let s = &*self.shared;
+        let (applied, snapshot, purged) = {
+            let data = s.raft.data_metrics();
+            let data = data.borrow_watched();
+            (position(data.last_applied.as_ref().map(|l| l.index)), position(data.snapshot.as_ref().map(|l| l.index)), position(data.purged.as_ref().map(|l| l.index)))
+        };
+        let appended = s.store.appended();
+        let (ask, purge) = {
+            let mut kept = s.kept.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut purge = pinning;
+            if snapshot != kept.snapshot {
+                let asked = kept.asked.take();
+                purge |= asked.is_some();
+                (kept.snapshot, kept.before) = (snapshot, asked.unwrap_or(appended));
+            }
+            let ask = kept.asked.is_none() && applied > snapshot && (appended - kept.before > limit || pinning && purged >= snapshot);
+            if ask {
+                kept.asked = Some(appended);
+            }
+            (ask, purge && snapshot > purged)
+        };
+        // An error of either means that the group has stopped: that is reported elsewhere.
+        if purge {
+            let _ = s.raft.trigger().purge_log(snapshot - 1).await;
+        }
+        if ask {
+            let _ = s.raft.trigger().snapshot().await;
+        }
+    }
+
+    pub(crate) fn may_campaign(&self, may: bool) {
+        self.shared.raft.runtime_config().elect(may);
+    }
+
+    /// Asks another voter, each time the next, to take over.
+    pub(crate) async fn give_away(&self) {
+        let voters = self.status().voters;
+        let next = voters.iter().find(|v| **v > self.shared.node).or(voters.first()).filter(|v| **v != self.shared.node);
+        if let Some(to) = next
+            && let Err(e) = self.transfer(*to).await
+        {
+            tracing::debug!(group = self.shared.no, to, error = e, "the leadership was not given away");
         }
     }
 

@@ -14,12 +14,14 @@ mod log;
 mod net;
 mod node;
 mod peer;
+mod policy;
 mod rt;
 #[cfg(madsim)]
 mod sim_rt;
 mod sm;
 mod snapshot;
 mod types;
+mod writer;
 
 pub use api::{ForwardHandler, GroupNo, GroupStatus, NoLease, NodeId, PeerError, ProposeError, RaftConfig, StartError, StateMachine, FrozenChanges, freeze_whole, load_whole};
 pub use checkpoint::Cuts;
@@ -32,7 +34,9 @@ pub use node::RaftNode;
 /// Parts for this crate's own conformance tests. Not an interface.
 #[doc(hidden)]
 pub mod internal {
-    pub use crate::log::{GroupStore, LogWriter};
+    pub use crate::checkpoint::Failure;
+    pub use crate::log::GroupStore;
+    pub use crate::writer::LogWriter;
     pub use crate::cut::{CutBug, GroupCut};
     pub use crate::sm::MachineHost;
     pub use crate::snapshot::SnapshotDir;

@@ -1,8 +1,6 @@
 //! Log storage of all groups over one write-ahead log.
 //!
-//! Each group keeps its live entries in memory, visible at once; the records go to one writer, which commits
-//! everything that waits in one frame and one sync, then reports to all of them. The writer never continues after
-//! a failed write: it answers every later record with the error, and consensus stops.
+//! Each group keeps its live entries in memory, visible at once; the records go to the one writer of the process.
 //!
 //! Index `i` of consensus is index `i + 1` in the write-ahead log, where 0 means "none".
 
@@ -12,14 +10,14 @@ use std::io;
 use std::ops::{Bound, RangeBounds};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use baton_storage::Disk;
-use baton_storage::wal::{GroupLog, Rec, Wal};
+use baton_storage::wal::{GroupLog, Rec};
 use openraft::OptionalSend;
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 use tokio::sync::oneshot;
 
 use crate::api::StartError;
 use crate::types::{Entry, LogId, TypeConfig, Vote, decode, encode};
+use crate::writer::{Done, LogWriter, stopped};
 
 const SLOT_VOTE: u8 = 1;
 const SLOT_COMMITTED: u8 = 2;
@@ -32,144 +30,6 @@ pub fn has_vote(log: &GroupLog) -> bool {
     log.meta.contains_key(&SLOT_VOTE)
 }
 
-// ---- the writer
-
-/// Who waits for a record to be durable.
-enum Done {
-    Nobody,
-    Append(IOFlushed<TypeConfig>),
-    Reply(oneshot::Sender<io::Result<()>>),
-}
-
-enum Job {
-    Write(Vec<Rec>, Done),
-    /// Ends the writer and drops the log, so that its files can be opened again.
-    Stop(oneshot::Sender<()>),
-}
-
-/// Handle to the one writer of the process. Clones share it.
-#[derive(Clone)]
-pub struct LogWriter {
-    #[cfg(not(madsim))]
-    jobs: std::sync::mpsc::Sender<Job>,
-    #[cfg(madsim)]
-    jobs: tokio::sync::mpsc::UnboundedSender<Job>,
-}
-
-impl LogWriter {
-    /// Starts the writer on its own OS thread: a sync blocks.
-    #[cfg(not(madsim))]
-    pub fn start<D: Disk>(wal: Wal<D>) -> io::Result<LogWriter> {
-        let (jobs, queue) = std::sync::mpsc::channel();
-        std::thread::Builder::new().name("baton-wal".into()).spawn(move || {
-            let mut writer = Writer { wal, failed: None, stopped: None };
-            while let Ok(first) = queue.recv() {
-                if writer.round(first, || queue.try_recv().ok()).is_break() {
-                    return;
-                }
-            }
-        })?;
-        Ok(LogWriter { jobs })
-    }
-
-    /// Starts the writer as a task: the simulation has no threads, and a sync there is a short sleep.
-    #[cfg(madsim)]
-    pub fn start<D: Disk>(wal: Wal<D>) -> io::Result<LogWriter> {
-        use madsim::rand::Rng;
-        let (jobs, mut queue) = tokio::sync::mpsc::unbounded_channel();
-        tokio::spawn(async move {
-            let mut writer = Writer { wal, failed: None, stopped: None };
-            while let Some(first) = queue.recv().await {
-                let slow = madsim::rand::thread_rng().gen_bool(0.02);
-                let us = if slow { madsim::rand::thread_rng().gen_range(5_000..60_000) } else { madsim::rand::thread_rng().gen_range(200..3_000) };
-                tokio::time::sleep(std::time::Duration::from_micros(us)).await;
-                if writer.round(first, || queue.try_recv().ok()).is_break() {
-                    return;
-                }
-            }
-        });
-        Ok(LogWriter { jobs })
-    }
-
-    fn submit(&self, recs: Vec<Rec>, done: Done) -> io::Result<()> {
-        self.jobs.send(Job::Write(recs, done)).map_err(|_| stopped())
-    }
-
-    /// Ends the writer after what was submitted before, and waits for it.
-    pub async fn stop(&self) {
-        let (tx, rx) = oneshot::channel();
-        if self.jobs.send(Job::Stop(tx)).is_ok() {
-            // An error means that the writer is gone already.
-            let _ = rx.await;
-        }
-    }
-}
-
-fn stopped() -> io::Error {
-    io::Error::other("the log writer has stopped")
-}
-
-struct Writer<D: Disk> {
-    wal: Wal<D>,
-    failed: Option<(io::ErrorKind, String)>,
-    /// Dropped with the writer, after `wal`: the files are closed when the waiter learns of the end.
-    stopped: Option<oneshot::Sender<()>>,
-}
-
-impl<D: Disk> Writer<D> {
-    /// One group commit of `first` and everything that waits behind it.
-    fn round(&mut self, first: Job, mut more: impl FnMut() -> Option<Job>) -> std::ops::ControlFlow<()> {
-        let (mut recs, mut waiting, mut stop) = (Vec::new(), Vec::new(), None);
-        let mut next = Some(first);
-        while let Some(job) = next.take() {
-            match job {
-                Job::Write(r, done) => {
-                    recs.extend(r);
-                    waiting.push(done);
-                    next = more();
-                }
-                Job::Stop(tx) => stop = Some(tx),
-            }
-        }
-        let result = self.commit(&recs);
-        for done in waiting {
-            let result = match &result {
-                Ok(()) => Ok(()),
-                Err((kind, text)) => Err(io::Error::new(*kind, text.clone())),
-            };
-            match done {
-                Done::Nobody => {}
-                Done::Append(callback) => callback.io_completed(result),
-                // A dropped receiver has shut down: nobody to tell.
-                Done::Reply(tx) => drop(tx.send(result)),
-            }
-        }
-        match stop {
-            Some(tx) => {
-                self.stopped = Some(tx);
-                std::ops::ControlFlow::Break(())
-            }
-            None => std::ops::ControlFlow::Continue(()),
-        }
-    }
-
-    fn commit(&mut self, recs: &[Rec]) -> Result<(), (io::ErrorKind, String)> {
-        if self.failed.is_none()
-            && !recs.is_empty()
-            && let Err(e) = self.wal.commit(recs)
-        {
-            tracing::error!(error = %e, "write-ahead log failed; this node stops taking part until it is restarted");
-            self.failed = Some((e.kind(), format!("write-ahead log: {e}")));
-        }
-        match &self.failed {
-            None => Ok(()),
-            Some(e) => Err(e.clone()),
-        }
-    }
-}
-
-// ---- one group
-
 #[derive(Default)]
 struct Cache {
     entries: BTreeMap<u64, Entry>,
@@ -179,6 +39,8 @@ struct Cache {
     /// Part of `committed` that is in a submitted frame.
     committed_submitted: Option<LogId>,
     announced: Option<LogId>,
+    /// Bytes of entries ever put in here.
+    appended: u64,
 }
 
 /// Log storage of one group. Clones share the same log; consensus uses one clone as the store, others as readers.
@@ -198,6 +60,7 @@ impl GroupStore {
             if entry.log_id.index + 1 != *index {
                 return Err(io::Error::new(io::ErrorKind::InvalidData, format!("group {group}: entry {} is stored at {index}", entry.log_id.index)));
             }
+            cache.appended += body.len() as u64;
             cache.entries.insert(entry.log_id.index, entry);
         }
         let slot = |slot: u8| stored.meta.get(&slot);
@@ -207,6 +70,16 @@ impl GroupStore {
         cache.purged = slot(SLOT_PURGED).map(|b| decode(b)).transpose()?;
         cache.announced = slot(SLOT_INSTALL).map(|b| decode(b)).transpose()?;
         Ok(GroupStore { group, cache: Arc::new(Mutex::new(cache)), writer })
+    }
+
+    /// The disk is full: no new entries should be brought.
+    pub fn is_full(&self) -> bool {
+        self.writer.health().is_full()
+    }
+
+    /// Bytes of entries put in since this process started, and those that it found: only grows.
+    pub fn appended(&self) -> u64 {
+        self.lock().appended
     }
 
     /// Whether this node has ever taken part in the group.
@@ -231,7 +104,7 @@ impl GroupStore {
 
     async fn durable(&self, recs: Vec<Rec>) -> io::Result<()> {
         let (tx, rx) = oneshot::channel();
-        self.writer.submit(recs, Done::Reply(tx))?;
+        self.writer.submit(self.group, recs, Done::Reply(tx))?;
         rx.await.map_err(|_| stopped())?
     }
 
@@ -321,7 +194,7 @@ impl RaftLogStorage<TypeConfig> for GroupStore {
             let mut recs = vec![self.meta(SLOT_VOTE, vote)?];
             self.with_committed(&mut cache, &mut recs)?;
             cache.vote = Some(*vote);
-            self.writer.submit(recs, Done::Reply(tx))?;
+            self.writer.submit(self.group, recs, Done::Reply(tx))?;
         }
         if baton_storage::seeded::on(11) {
             return Ok(());
@@ -351,17 +224,19 @@ impl RaftLogStorage<TypeConfig> for GroupStore {
             if cache.entries.is_empty() && cache.purged.is_none() && entry.log_id.index > 0 {
                 recs.push(Rec::Purge { group: self.group, upto: entry.log_id.index });
             }
-            recs.push(Rec::Entry { group: self.group, index: entry.log_id.index + 1, body: encode(&entry)? });
+            let body = encode(&entry)?;
+            cache.appended += body.len() as u64;
+            recs.push(Rec::Entry { group: self.group, index: entry.log_id.index + 1, body });
             cache.entries.insert(entry.log_id.index, entry);
         }
         self.with_committed(&mut cache, &mut recs)?;
         if baton_storage::seeded::on(12) {
-            self.writer.submit(recs, Done::Nobody)?;
+            self.writer.submit(self.group, recs, Done::Nobody)?;
             callback.io_completed(Ok(()));
             return Ok(());
         }
         // Submitted under the lock, so that the order of records is the order of changes in memory.
-        self.writer.submit(recs, Done::Append(callback))
+        self.writer.submit(self.group, recs, Done::Append(callback))
     }
 
     async fn truncate_after(&mut self, last: Option<LogId>) -> io::Result<()> {
@@ -370,7 +245,7 @@ impl RaftLogStorage<TypeConfig> for GroupStore {
         if cache.entries.split_off(&keep).is_empty() {
             return Ok(());
         }
-        self.writer.submit(vec![Rec::TruncateAfter { group: self.group, after: keep }], Done::Nobody)
+        self.writer.submit(self.group, vec![Rec::TruncateAfter { group: self.group, after: keep }], Done::Nobody)
     }
 
     /// Called only after the snapshot that replaces these entries is durable.
@@ -380,6 +255,6 @@ impl RaftLogStorage<TypeConfig> for GroupStore {
         cache.purged = cache.purged.max(Some(upto));
         let mut recs = vec![self.meta(SLOT_PURGED, &cache.purged.unwrap_or(upto))?, Rec::Purge { group: self.group, upto: upto.index + 1 }];
         self.with_committed(&mut cache, &mut recs)?;
-        self.writer.submit(recs, Done::Nobody)
+        self.writer.submit(self.group, recs, Done::Nobody)
     }
 }

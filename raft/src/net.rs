@@ -104,8 +104,8 @@ impl RaftNetworkV2<TypeConfig> for Client {
     }
 }
 
-/// Answers one consensus message of a peer.
-pub async fn handle(raft: &Raft, kind: u8, body: &[u8]) -> Vec<u8> {
+/// Answers one consensus message of a peer. A node with a full disk takes no entries and no snapshot, but votes and hears its leader.
+pub async fn handle(raft: &Raft, kind: u8, body: &[u8], full: bool) -> Vec<u8> {
     macro_rules! request {
         () => {
             match decode(body) {
@@ -115,10 +115,17 @@ pub async fn handle(raft: &Raft, kind: u8, body: &[u8]) -> Vec<u8> {
         };
     }
     match kind {
-        APPEND => reply(raft.append_entries(request!()).await),
+        APPEND => {
+            let request: AppendEntriesRequest<TypeConfig> = request!();
+            if full && !request.entries.is_empty() {
+                return refuse("the disk is full");
+            }
+            reply(raft.append_entries(request).await)
+        }
         VOTE => reply(raft.vote(request!()).await),
         PRE_VOTE => reply(raft.pre_vote(request!()).await),
         TRANSFER => reply(raft.handle_transfer_leader(request!()).await),
+        SNAPSHOT if full => refuse("the disk is full"),
         SNAPSHOT => {
             let (vote, meta, data): (Vote, SnapshotMeta, Payload) = request!();
             reply(raft.install_full_snapshot(vote, Snapshot { meta, snapshot: data.0.to_vec() }).await)

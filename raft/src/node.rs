@@ -15,12 +15,14 @@ use tokio::task::JoinHandle;
 use crate::api::{ForwardHandler, GroupNo, NodeId, PeerError, RaftConfig, StartError, StateMachine};
 use crate::checkpoint::{self, Cuts, Failure};
 use crate::group::GroupHandle;
-use crate::log::{GroupStore, LogWriter, has_vote};
+use crate::log::{GroupStore, has_vote};
 use crate::net::{self, Factory};
 use crate::peer::{self, Handler, Own, Peers};
+use crate::policy;
 use crate::sm::MachineHost;
 use crate::snapshot::{SnapshotDir, SnapshotFile};
 use crate::types::Raft;
+use crate::writer::LogWriter;
 
 struct Shared {
     config: RaftConfig,
@@ -98,10 +100,11 @@ impl RaftNode {
             tokio::time::sleep(Duration::from_millis(config.guard_ms)).await;
         }
         let listener = TcpListener::bind(config.listen.as_str()).await.map_err(|e| StartError::Listen(config.listen.clone(), e))?;
+        let failure = Arc::<Failure>::default();
         let node = RaftNode {
             shared: Arc::new(Shared {
                 consensus,
-                writer: LogWriter::start(wal)?,
+                writer: LogWriter::start(wal, config.pin_segments, failure.clone())?,
                 snapshots: Box::new(move |group| Arc::new(SnapshotDir::new(snapshots.clone(), group))),
                 cuts,
                 peers: Peers::new(Own::of(&config), peers),
@@ -109,7 +112,7 @@ impl RaftNode {
                 logs: Mutex::new(logs),
                 groups: Mutex::new(BTreeMap::new()),
                 hosts: Mutex::new(BTreeMap::new()),
-                failure: Arc::default(),
+                failure,
                 checkpointer: Mutex::new(None),
                 adding: tokio::sync::Mutex::new(()),
                 closing: Arc::new(AtomicBool::new(false)),
@@ -124,7 +127,7 @@ impl RaftNode {
             }
         }
         node.listen(listener);
-        node.start_checkpoints();
+        node.start_keeping();
         Ok(node)
     }
 
@@ -139,7 +142,7 @@ impl RaftNode {
                 }
                 let raft = lock(&shared.groups).get(&group).map(|g| g.raft().clone());
                 match raft {
-                    Some(raft) => net::handle(&raft, kind, &body).await,
+                    Some(raft) => net::handle(&raft, kind, &body, shared.writer.health().is_full()).await,
                     None => net::refuse("no such group here"),
                 }
             })
@@ -149,12 +152,20 @@ impl RaftNode {
         *lock(&s.listener) = Some(task);
     }
 
-    fn start_checkpoints(&self) {
+    /// Checkpoints, and what keeps the log small.
+    fn start_keeping(&self) {
         let (shared, stop) = (Arc::downgrade(&self.shared), Arc::new(Notify::new()));
         let hosts = move || shared.upgrade().map(|s| lock(&s.hosts).iter().map(|(no, h)| (*no, h.clone())).collect());
         let every = Duration::from_millis(self.shared.config.checkpoint_ms.max(10));
         let task = tokio::spawn(checkpoint::run(hosts, every, stop.clone(), self.shared.failure.clone()));
         *lock(&self.shared.checkpointer) = Some((stop, task));
+        let shared = Arc::downgrade(&self.shared);
+        let groups = move || {
+            let s = shared.upgrade().filter(|s| !s.closing.load(Ordering::SeqCst))?;
+            let groups = lock(&s.groups).values().cloned().collect();
+            Some(groups)
+        };
+        tokio::spawn(policy::run(groups, self.shared.writer.health().clone(), self.shared.config.snapshot_bytes, self.shared.failure.clone()));
     }
 
     /// Writes a cut of every group now.
@@ -169,6 +180,16 @@ impl RaftNode {
     /// Resolves when this node's disk does not let it go on; the text says what to do.
     pub async fn failed(&self) -> String {
         self.shared.failure.wait().await
+    }
+
+    /// This node's disk is full: it takes no new entries and leads nothing, if others can.
+    pub fn disk_full(&self) -> bool {
+        self.shared.writer.health().is_full()
+    }
+
+    /// Bytes of the log on disk.
+    pub fn log_bytes(&self) -> u64 {
+        self.shared.writer.health().bytes()
     }
 
     /// For tests: the host of a group.

@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use baton_storage::Pair;
 use futures_util::{Stream, TryStreamExt};
@@ -51,6 +52,11 @@ pub struct MachineHost {
     log: GroupStore,
 }
 
+/// Less free space than that, and no cut is written: the store does not survive a full disk. The log has the rest of it.
+const ROOM: u64 = 64 << 20;
+/// Between two looks for room.
+const AGAIN: Duration = Duration::from_secs(1);
+
 fn broken() -> io::Error {
     io::Error::other("the store of checkpoints failed before: restart the node")
 }
@@ -89,12 +95,13 @@ impl MachineHost {
         self.hosted.lock().map_err(|_| io::Error::other("the state machine panicked"))
     }
 
-    /// Brings the cut in the store up to what is applied now. Does nothing while a snapshot is built: that is a cut, too.
+    /// Brings the cut in the store up to what is applied now. Does nothing while a snapshot is built: that is a cut, too; and nothing while the
+    /// disk is nearly full: a restart then replays more.
     pub async fn checkpoint(&self) -> io::Result<()> {
         let mut cut = self.cut.lock().await;
         {
             let mut hosted = self.lock()?;
-            if hosted.snapshots > 0 {
+            if hosted.snapshots > 0 || cut.as_ref().ok_or_else(broken)?.free()? < ROOM {
                 return Ok(());
             }
             hosted.freeze();
@@ -162,6 +169,9 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
         }
         let host = &self.host;
         let mut cut = host.cut.lock().await;
+        while cut.as_ref().ok_or_else(broken)?.free()? < ROOM {
+            Rt::sleep(AGAIN).await;
+        }
         host.write(&mut cut).await?;
         let writer = cut.take().ok_or_else(broken)?;
         let (writer, dumped) = Rt::spawn_blocking(move || {
@@ -173,18 +183,27 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
         let Standing { last, membership } = writer.standing();
         *cut = Some(writer);
         drop(cut);
-        save(&host.file, SnapshotMeta { last_log_id: last, last_membership: membership }, dumped?).await
+        let mut snapshot = Snapshot { meta: SnapshotMeta { last_log_id: last, last_membership: membership }, snapshot: dumped? };
+        // An error would end the group, and there may be room again soon.
+        loop {
+            let (back, saved) = save(&host.file, snapshot).await?;
+            match saved {
+                Err(e) if e.kind() == io::ErrorKind::StorageFull => Rt::sleep(AGAIN).await,
+                other => return other.map(|()| back),
+            }
+            snapshot = back;
+        }
     }
 }
 
-/// Writes off the async threads: it syncs.
-async fn save(file: &Arc<dyn SnapshotFile>, meta: SnapshotMeta, snapshot: Vec<u8>) -> io::Result<Snapshot> {
+/// Writes off the async threads: it syncs. The snapshot comes back with what became of it.
+async fn save(file: &Arc<dyn SnapshotFile>, snapshot: Snapshot) -> io::Result<(Snapshot, io::Result<()>)> {
     let file = file.clone();
     Rt::spawn_blocking(move || {
-        file.save(&meta, &snapshot)?;
-        Ok(Snapshot { meta, snapshot })
+        let saved = file.save(&snapshot.meta, &snapshot.snapshot);
+        (snapshot, saved)
     })
-    .await?
+    .await
 }
 
 impl RaftStateMachine<TypeConfig> for MachineHost {
@@ -236,7 +255,7 @@ impl RaftStateMachine<TypeConfig> for MachineHost {
         let pairs: Vec<Pair> = undump(&data).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, format!("group {}: the snapshot cannot be read", self.group)))?;
         // Durable before the file has its name: with it a start accepts a snapshot beyond the log's end (`safety.md` 28).
         self.log.announce(meta.last_log_id).await?;
-        save(&self.file, meta.clone(), data).await?;
+        save(&self.file, Snapshot { meta: meta.clone(), snapshot: data }).await?.1?;
         let mut writer = cut.take().ok_or_else(broken)?;
         let at = Standing { last: meta.last_log_id, membership: meta.last_membership.clone() };
         let written = Rt::spawn_blocking(move || {

@@ -51,10 +51,12 @@ impl<D: Disk + Sync> SnapshotFile for SnapshotDir<D> {
         bytes.extend_from_slice(&(body.len() as u64).to_le_bytes());
         bytes.extend_from_slice(&body);
         let temporary = format!("{}.tmp", self.name());
-        let file = self.disk.create(&temporary)?;
-        file.write_at(0, &bytes)?;
-        file.sync_data()?;
-        drop(file);
+        let written = self.disk.create(&temporary).and_then(|file| file.write_at(0, &bytes).and_then(|()| file.sync_data()));
+        if let Err(e) = written {
+            // On a full disk the part that was written is in the way of others. The error that counts is the first.
+            let _ = self.disk.remove(&temporary);
+            return Err(e);
+        }
         self.disk.rename(&temporary, &self.name())?;
         self.disk.sync_dir()?;
         *newest = meta.last_log_id;

@@ -64,7 +64,7 @@ impl Disks {
     /// A process starts: the state from the cut or the snapshot, then the log after it.
     async fn start(&self, bug: CutBug) -> Result<Life, StartError> {
         let (wal, logs) = open(self.log.mount());
-        let store = GroupStore::open(0, &logs.get(&0).cloned().unwrap_or_default(), LogWriter::start(wal).unwrap()).unwrap();
+        let store = GroupStore::open(0, &logs.get(&0).cloned().unwrap_or_default(), LogWriter::start(wal, 4, Arc::default()).unwrap()).unwrap();
         let machine = Machine::default();
         let cuts = Cuts::open(&self.state.mount(), IDENT, 0..1).unwrap();
         let file = Arc::new(SnapshotDir::new(self.snapshots.mount(), 0));

@@ -16,7 +16,7 @@ struct Builder;
 impl StoreBuilder<TypeConfig, GroupStore, MachineHost> for Builder {
     async fn build(&self) -> Result<((), GroupStore, MachineHost), StorageError<TypeConfig>> {
         let (wal, logs) = open(SimDisk::new());
-        let writer = LogWriter::start(wal).unwrap();
+        let writer = LogWriter::start(wal, 4, Arc::default()).unwrap();
         let store = GroupStore::open(0, &logs.get(&0).cloned().unwrap_or_default(), writer).unwrap();
         let file = Arc::new(SnapshotDir::new(SimDisk::new(), 0));
         let cut = GroupCut::open(Arc::new(SimKv::default()), 0, [7; 24]).unwrap();

@@ -234,6 +234,8 @@ async fn a_node_whose_disk_fails_stops_and_the_others_go_on() {
         let _ = c.nodes[&(leader % 3 + 1)].0.group(0).unwrap().propose(b"x".to_vec()).await;
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+    let why = tokio::time::timeout(Duration::from_secs(5), c.nodes[&leader].0.failed()).await.expect("the node says that it cannot go on");
+    assert!(why.contains("the log cannot be written") && why.contains("start the node again"), "{why}");
     assert!(!group.status().is_leader);
     assert!(group.lease().await.is_err());
     c.stop(leader).await;
@@ -266,6 +268,62 @@ async fn voters_are_added_and_removed() {
     c.write(1, 60, 5).await;
     assert_eq!(c.agreed(1).await, expected(1, 65));
     for id in 2..=3 {
+        c.stop(id).await;
+    }
+}
+
+/// The log's rule 7: a node with a full disk takes no entries and leads nothing, but it votes; when there is room it catches up, without a restart.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_disk_costs_a_node_its_leaderships_and_nothing_else() {
+    let mut c = Cluster::new();
+    for id in 1..=3 {
+        c.start(id).await;
+    }
+    c.nodes[&1].0.initialize(1, c.addresses.clone()).await.unwrap();
+    c.write(1, 0, 5).await;
+    let full = c.leader(1).await;
+    let (wal, snapshots, state) = c.disks[&full].clone();
+    let set_full = |on: bool| {
+        wal.set_full(on);
+        snapshots.set_full(on);
+        state.set_full(on);
+    };
+    set_full(true);
+    let start = Instant::now();
+    let (mut written, mut refused) = (0, None);
+    while c.group(full, 1).status().is_leader {
+        match c.group(full, 1).propose(vec![7; 2_000]).await {
+            Ok(_) => written += 1,
+            Err(e) => refused = refused.or(Some(e)).filter(|e| e.leader.is_none()),
+        }
+        assert!(start.elapsed() < Duration::from_secs(20), "it still leads after {written} entries");
+    }
+    assert!(written > 5 && c.nodes[&full].0.disk_full(), "{written} entries");
+    assert!(refused.as_ref().is_none_or(|e| e.reason.contains("disk") && !e.outcome_unknown), "{refused:?}");
+    // The others go on; it hears of their terms and votes in them, but has none of their entries.
+    let others: Vec<u64> = (1..=3).filter(|id| *id != full).collect();
+    c.write(1, 100, 10).await;
+    let second = c.leader(1).await;
+    assert_ne!(second, full);
+    let third = *others.iter().find(|id| **id != second).unwrap();
+    c.stop(second).await;
+    // Only with the full node's vote are there two of three.
+    let start = Instant::now();
+    while !c.group(third, 1).status().is_leader {
+        assert!(start.elapsed() < Duration::from_secs(20), "no leader with the vote of the full node: {:?}", c.group(full, 1).status());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(c.group(full, 1).status().term, c.group(third, 1).status().term);
+    assert!(c.group(full, 1).status().failed.is_none());
+    c.start(second).await;
+    c.write(1, 110, 10).await;
+    let (have, all) = (c.group(full, 1).status().last_log, c.group(c.leader(1).await, 1).status().last_log);
+    assert!(have + 20 <= all, "the full node has {have} of {all}");
+    set_full(false);
+    let agreed = c.agreed(1).await;
+    assert!(agreed.ends_with(&expected(1, 120)[100..]));
+    assert!(!c.nodes[&full].0.disk_full());
+    for id in 1..=3 {
         c.stop(id).await;
     }
 }

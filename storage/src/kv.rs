@@ -26,6 +26,8 @@ pub trait Kv: Send + Sync + 'static {
     /// Asks for earlier writes to be kept.
     fn flush(&self) -> io::Result<()>;
     fn get(&self, key: &[u8]) -> io::Result<Option<Vec<u8>>>;
+    /// Bytes that are free where the store is.
+    fn free(&self) -> io::Result<u64>;
     /// Shows the pairs whose key starts with `prefix` and is not below `from`, ascending.
     fn visit(&self, prefix: &[u8], from: &[u8], each: Visitor) -> io::Result<()>;
     /// All pairs whose key starts with `prefix`, ascending.
@@ -69,7 +71,10 @@ impl KvHome for SledHome {
 
 /// sled.
 #[derive(Clone, Debug)]
-pub struct SledKv(sled::Db);
+pub struct SledKv {
+    db: sled::Db,
+    path: PathBuf,
+}
 impl SledKv {
     /// Opens the store. It flushes only when asked.
     pub fn open(path: &Path) -> io::Result<Self> {
@@ -78,7 +83,7 @@ impl SledKv {
             match config.open() {
                 // The store of a node that has just stopped in this process is closed when its last task ends.
                 Err(sled::Error::Io(e)) if e.to_string().contains("acquire lock") => std::thread::sleep(std::time::Duration::from_millis(100)),
-                other => return Ok(Self(other?)),
+                other => return Ok(Self { db: other?, path: path.to_path_buf() }),
             }
         }
         Err(io::Error::new(io::ErrorKind::ResourceBusy, format!("{} is open in another process: stop it", path.display())))
@@ -93,12 +98,13 @@ impl Kv for SledKv {
                 KvOp::Delete(k) => batch.remove(k),
             }
         }
-        Ok(self.0.apply_batch(batch)?)
+        Ok(self.db.apply_batch(batch)?)
     }
-    fn flush(&self) -> io::Result<()> { self.0.flush().map(|_| ()).map_err(Into::into) }
-    fn get(&self, key: &[u8]) -> io::Result<Option<Vec<u8>>> { Ok(self.0.get(key)?.map(|v| v.to_vec())) }
+    fn flush(&self) -> io::Result<()> { self.db.flush().map(|_| ()).map_err(Into::into) }
+    fn free(&self) -> io::Result<u64> { free_bytes(&self.path) }
+    fn get(&self, key: &[u8]) -> io::Result<Option<Vec<u8>>> { Ok(self.db.get(key)?.map(|v| v.to_vec())) }
     fn visit(&self, prefix: &[u8], from: &[u8], each: Visitor) -> io::Result<()> {
-        for pair in self.0.range(from.max(prefix)..) {
+        for pair in self.db.range(from.max(prefix)..) {
             let (k, v) = pair?;
             if !k.starts_with(prefix) {
                 break;
@@ -107,6 +113,21 @@ impl Kv for SledKv {
         }
         Ok(())
     }
+}
+
+/// Bytes that are free on the file system of a path.
+fn free_bytes(path: &Path) -> io::Result<u64> {
+    use std::os::unix::ffi::OsStrExt;
+    let path = std::ffi::CString::new(path.as_os_str().as_bytes())?;
+    let mut stat = std::mem::MaybeUninit::<libc::statvfs>::uninit();
+    // SAFETY: the path ends with 0 and the structure is written whole when the call succeeds.
+    let stat = unsafe {
+        if libc::statvfs(path.as_ptr(), stat.as_mut_ptr()) != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        stat.assume_init()
+    };
+    Ok(stat.f_bavail * stat.f_frsize)
 }
 
 /// The simulated twin: in memory; a crash takes it back to a prefix of its writes. Clones share it; `mount` gives the handle of a new process.
@@ -127,6 +148,7 @@ struct SimState {
     epoch: u64,
     /// It does not open, as a damaged store.
     damaged: bool,
+    full: bool,
     aside: u64,
 }
 fn apply(map: &mut BTreeMap<Vec<u8>, Vec<u8>>, ops: &[KvOp]) {
@@ -165,6 +187,8 @@ impl SimKv {
     pub fn ops(&self) -> u64 { self.state().ops }
     /// It does not open any more, until it is set aside.
     pub fn break_it(&self) { self.state().damaged = true; }
+    /// Nothing more fits.
+    pub fn set_full(&self, full: bool) { self.state().full = full; }
     /// Changes the pairs behind everybody's back.
     pub fn damage(&self, change: impl FnOnce(&mut BTreeMap<Vec<u8>, Vec<u8>>)) {
         let mut s = self.state();
@@ -188,6 +212,9 @@ impl SimKv {
 impl Kv for SimKv {
     fn write(&self, ops: Vec<KvOp>) -> io::Result<()> {
         let mut s = self.change()?;
+        if s.full {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
         apply(&mut s.live, &ops);
         s.unsynced.push(ops);
         Ok(())
@@ -198,6 +225,7 @@ impl Kv for SimKv {
         s.durable = s.live.clone();
         Ok(())
     }
+    fn free(&self) -> io::Result<u64> { Ok(if self.alive()?.full { 0 } else { u64::MAX }) }
     fn get(&self, key: &[u8]) -> io::Result<Option<Vec<u8>>> { Ok(self.alive()?.live.get(key).cloned()) }
     fn visit(&self, prefix: &[u8], from: &[u8], each: Visitor) -> io::Result<()> {
         // A copy, so that `each` may use the store.

@@ -1,24 +1,25 @@
 //! The Raft log of a node: one stream of frames for all its Raft groups, one fdatasync for each group commit.
 //!
 //! It repairs a torn tail and refuses any other damage: a Raft voter that forgets what it acknowledged breaks the cluster's promise. Synchronous: `open`, then
-//! `commit` from one thread. Any error of a write or a sync is final: the log is poisoned, the process must stop and recover. Called by `raft` alone.
+//! `commit` from one thread. Any error of a write or a sync is final: the log is poisoned, the process must stop and recover. A full disk is none:
+//! it is noticed before anything is written, and the log goes on when there is room again. Called by `raft` alone.
 
 mod format;
 mod records;
 mod recovery;
+mod spare;
 
 pub use records::{GroupLog, Rec};
 
 use crate::{Disk, DiskFile};
 use format::*;
 use records::{Position, Stored, apply};
+use spare::Spare;
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
 };
 use thiserror::Error;
-
-const SPARE: &str = "spare.tmp";
 
 /// How a log is laid out.
 #[derive(Clone, Debug)]
@@ -73,6 +74,8 @@ pub struct Wal<D: Disk> {
     current: u64,
     offset: usize,
     frame: u64,
+    /// The next segment, made ahead of need.
+    spare: Spare<D::File>,
     poisoned: bool,
 }
 
@@ -84,13 +87,14 @@ impl<D: Disk> Wal<D> {
             return Err(OpenError::Io(io::Error::new(io::ErrorKind::InvalidInput, format!("a segment of {size} bytes: it must be a multiple of 512, at least 4096"))));
         }
         let Some(r) = recovery::recover(&disk, &options)? else {
-            let file = make_segment(&disk, &options, 1)?;
-            let wal = Wal { disk, options, positions: BTreeMap::new(), segments: [1].into(), file, current: 1, offset: SECTOR, frame: 1, poisoned: false };
+            let mut spare = Spare::default();
+            let file = spare.take(&disk, &options, 1)?;
+            let wal = Wal { disk, options, positions: BTreeMap::new(), segments: [1].into(), file, current: 1, offset: SECTOR, frame: 1, spare, poisoned: false };
             return Ok((wal, BTreeMap::new()));
         };
         let file = disk.open(&segment_name(r.current))?;
-        let mut wal =
-            Wal { disk, options, positions: r.positions, segments: r.segments, file, current: r.current, offset: r.offset, frame: r.frame, poisoned: false };
+        let (current, offset, frame, spare) = (r.current, r.offset, r.frame, Spare::default());
+        let mut wal = Wal { disk, options, positions: r.positions, segments: r.segments, file, current, offset, frame, spare, poisoned: false };
         if wal.offset == SECTOR {
             // Again even when the seal is there: it may be in the cache only.
             if wal.segments.contains(&(wal.current - 1)) {
@@ -106,16 +110,54 @@ impl<D: Disk> Wal<D> {
     }
 
     /// Appends the records of all groups that wait, in order, and makes them durable: one frame and one fdatasync, several when they do not fit into one.
-    /// After an error nothing more is taken: the outcome is unknown until the log is opened again.
+    /// After an error nothing more is taken: the outcome is unknown until the log is opened again. Two errors are none of that kind, because they
+    /// come before anything is written: `InvalidInput` for an entry out of order, and `StorageFull` when the next segment is due and cannot be made.
+    /// Entries are refused with it while there is still a reserve, so that votes, truncations and purges go on.
     pub fn commit(&mut self, records: &[Rec]) -> io::Result<()> {
         if self.poisoned {
             return Err(io::Error::other("the log is poisoned by an earlier error: restart the node"));
         }
         // Before anything is written: a record that recovery would refuse must never become durable. Nothing is poisoned by it.
         self.check(records)?;
-        let result = self.commit_all(records);
+        let frames = self.frames(records);
+        let bytes: usize = frames.iter().map(|f| on_disk(f)).sum();
+        let entries = records.iter().any(|r| matches!(r, Rec::Entry { .. }));
+        if bytes + if entries { self.reserve() } else { 0 } > self.left() {
+            self.make_spare()?;
+        }
+        let result = frames.iter().try_for_each(|f| self.append(f)).and_then(|()| {
+            if records.iter().any(|r| matches!(r, Rec::Purge { .. })) { self.trim() } else { Ok(()) }
+        });
         self.poisoned = result.is_err();
         result
+    }
+    /// Works at the next segment, so that it is there before it is needed: at most so many bytes now. False: it is not ready yet, or the disk is full.
+    pub fn prepare(&mut self, bytes: usize) -> io::Result<bool> {
+        if self.poisoned {
+            return Err(io::Error::other("the log is poisoned by an earlier error: restart the node"));
+        }
+        let result = self.spare.prepare(&self.disk, &self.options, self.current + 1, bytes);
+        self.poisoned = matches!(&result, Err(e) if e.kind() != io::ErrorKind::StorageFull);
+        match result {
+            Err(e) if e.kind() == io::ErrorKind::StorageFull => Ok(false),
+            other => other,
+        }
+    }
+    /// Whether no more entries should be brought because the disk is full: a little before they are refused, for those on their way. Tries again.
+    pub fn is_full(&mut self) -> bool { !self.poisoned && self.left() < 2 * self.reserve() && matches!(self.make_spare(), Err(e) if e.kind() == io::ErrorKind::StorageFull) }
+    /// The groups whose oldest entry keeps more than so many segments before the current one.
+    pub fn pinned(&self, segments: u64) -> Vec<u16> { self.positions.iter().filter(|(_, p)| p.oldest().is_some_and(|s| s + segments < self.current)).map(|(g, _)| *g).collect() }
+    /// The last index of a group that is on disk.
+    pub fn last(&self, group: u16) -> u64 { self.positions.get(&group).map_or(0, |p| p.last) }
+
+    /// What is left in the current segment, bytes.
+    fn left(&self) -> usize { (self.options.segment_bytes as usize - SECTOR).saturating_sub(self.offset) }
+    /// Kept for votes, truncations and purges when no new segment can be made.
+    fn reserve(&self) -> usize { (self.options.segment_bytes as usize / 4).min(FRAME_MAX) }
+    fn make_spare(&mut self) -> io::Result<()> {
+        let result = self.spare.prepare(&self.disk, &self.options, self.current + 1, usize::MAX);
+        self.poisoned = matches!(&result, Err(e) if e.kind() != io::ErrorKind::StorageFull);
+        result.map(|_| ())
     }
     /// Segments on disk.
     pub fn segments(&self) -> usize { self.segments.len() }
@@ -144,19 +186,22 @@ impl<D: Disk> Wal<D> {
         Ok(())
     }
 
-    fn commit_all(&mut self, records: &[Rec]) -> io::Result<()> {
+    /// The records of a commit, cut into frames.
+    fn frames(&self, records: &[Rec]) -> Vec<Vec<Stored>> {
         // A frame takes at most half a segment, so that one always fits behind the base of a new segment.
         let room = (FRAME_MAX.min((self.options.segment_bytes as usize - 2 * SECTOR) / 2) / SECTOR) * PAYLOAD - 4;
-        let (mut batch, mut used) = (Vec::new(), 0);
+        let (mut frames, mut used) = (Vec::new(), room);
         for stored in records.iter().flat_map(|r| split(r, room)) {
             if used + stored.length() > room {
-                self.append(&std::mem::take(&mut batch))?;
+                frames.push(Vec::new());
                 used = 0;
             }
             used += stored.length();
-            batch.push(stored);
+            if let Some(frame) = frames.last_mut() {
+                frame.push(stored);
+            }
         }
-        if batch.is_empty() { Ok(()) } else { self.append(&batch) }
+        frames
     }
 
     fn append(&mut self, records: &[Stored]) -> io::Result<()> {
@@ -192,13 +237,17 @@ impl<D: Disk> Wal<D> {
     /// Goes on in a new segment. The old one is sealed only when the new one is durable under its name.
     fn rotate(&mut self) -> io::Result<()> {
         let next = self.current + 1;
-        let file = make_segment(&self.disk, &self.options, next)?;
+        let file = self.spare.take(&self.disk, &self.options, next)?;
         seal(&self.file, &self.options, self.current)?;
         (self.file, self.current, self.offset) = (file, next, SECTOR);
         self.segments.insert(next);
         self.base()?;
-        // Oldest first, so that a gap is always an error.
-        let needed = self.positions.values().flat_map(|p| p.at.values().next().copied().into_iter().chain(p.parts_from)).min().unwrap_or(self.current).min(self.current);
+        self.trim()
+    }
+
+    /// Removes the segments that nobody needs any more. Oldest first, so that a gap is always an error.
+    fn trim(&mut self) -> io::Result<()> {
+        let needed = self.positions.values().filter_map(Position::oldest).min().unwrap_or(self.current).min(self.current);
         while let Some(&oldest) = self.segments.first().filter(|n| **n < needed) {
             self.disk.remove(&segment_name(oldest))?;
             self.disk.sync_dir()?;
@@ -234,21 +283,8 @@ fn split(r: &Rec, room: usize) -> Vec<Stored> {
     }
 }
 
-/// The whole file is written and synced before it gets its name, and the name is durable before its first use.
-fn make_segment<D: Disk>(disk: &D, o: &Options, n: u64) -> io::Result<D::File> {
-    let full = |e: io::Error| if e.kind() == io::ErrorKind::StorageFull { io::Error::new(e.kind(), "the disk is full: no new log segment can be made; free space and restart the node") } else { e };
-    let f = disk.create(SPARE).map_err(full)?;
-    f.write_at(0, &vec![0; o.segment_bytes as usize]).map_err(full)?;
-    f.write_at(0, &wrap(n, 0, 0, &header(n, o.segment_bytes, &o.ident)))?;
-    if o.bug != Bug::NoSegmentSync {
-        f.sync_data()?;
-    }
-    disk.rename(SPARE, &segment_name(n))?;
-    if o.bug != Bug::NoDirSync {
-        disk.sync_dir()?;
-    }
-    Ok(f)
-}
+/// Bytes of a frame on disk.
+fn on_disk(records: &[Stored]) -> usize { (4 + records.iter().map(Stored::length).sum::<usize>()).div_ceil(PAYLOAD) * SECTOR }
 
 fn seal<F: DiskFile>(f: &F, o: &Options, n: u64) -> io::Result<()> {
     let sector = o.segment_bytes / SECTOR as u64 - 1;

@@ -87,6 +87,9 @@ fn work(disk: &SimDisk, seed: u64, commits: u64, bug: Bug, start: Option<(Wal<Si
             expect(&mut logs, rec);
             between.push(logs.clone());
         }
+        if r.below(3) == 0 && wal.prepare(1).is_err() {
+            return Run { acknowledged: before.clone(), in_flight: before, between: vec![], wal: None };
+        }
         if wal.commit(&records).is_err() {
             assert!(wal.commit(&records).is_err(), "a poisoned log takes nothing");
             return Run { acknowledged: before, in_flight: logs, between, wal: None };
@@ -204,7 +207,8 @@ fn a_wipe_whose_sync_failed_is_wiped_again_and_the_bug_that_does_not_is_found() 
 fn full_log() -> (SimDisk, Logs, Vec<String>) {
     let disk = SimDisk::new();
     let run = work(&disk, 77, 60, Bug::None, None);
-    let names = baton_storage::Disk::list(&disk.mount()).expect("listed");
+    // The spare is no part of the log yet: what happens to it does not matter.
+    let names = baton_storage::Disk::list(&disk.mount()).expect("listed").into_iter().filter(|n| n.ends_with(".wal")).collect();
     (disk, run.acknowledged, names)
 }
 enum Verdict {
@@ -309,13 +313,65 @@ fn an_entry_out_of_order_is_refused_before_it_is_written() {
     assert_eq!(logs[&1].last, 2);
 }
 
+/// Rule 7 of the log: on a full disk entries are refused and nothing is poisoned; votes, truncations and purges go on; when there is room again, so do entries.
 #[test]
-fn a_full_disk_is_named() {
+fn a_full_disk_refuses_entries_and_the_log_goes_on_when_there_is_room() {
     let disk = SimDisk::new();
     let (mut wal, _) = Wal::open(disk.mount(), options(Bug::None)).expect("opens");
+    let entry = |index| Rec::Entry { group: 1, index, body: vec![1; 400] };
+    let full = |r: std::io::Result<()>| r.expect_err("the disk is full").kind() == std::io::ErrorKind::StorageFull;
+    wal.commit(&[Rec::Entry { group: 2, index: 1, body: vec![9] }]).expect("committed");
     disk.set_full(true);
-    let e = (1..1000).find_map(|i| wal.commit(&[Rec::Entry { group: 1, index: i, body: vec![1; 400] }]).err()).expect("the segment fills up");
-    assert!(e.kind() == std::io::ErrorKind::StorageFull && e.to_string().contains("disk is full"), "{e}");
+    // The rest of the segment is used, but for the reserve.
+    let refused = (1..1000).find(|i| wal.commit(&[entry(*i)]).is_err()).expect("the segment fills up");
+    assert!(full(wal.commit(&[entry(refused)])) && wal.is_full());
+    wal.commit(&[Rec::Meta { group: 1, slot: 1, body: b"vote".to_vec() }]).expect("a vote is taken");
+    wal.commit(&[Rec::TruncateAfter { group: 1, after: refused - 2 }]).expect("a truncation is taken");
+    wal.commit(&[Rec::Purge { group: 1, upto: 2 }]).expect("a purge is taken");
+    assert!(full(wal.commit(&[entry(refused - 1)])), "nothing was given back by it");
+    disk.set_full(false);
+    assert!(!wal.is_full());
+    for i in refused - 1..refused + 40 {
+        wal.commit(&[entry(i)]).expect("entries are taken again, without a restart");
+    }
+    drop(wal);
+    disk.crash(Crash::LoseUnsynced, &mut |_| 0);
+    let (_, logs) = Wal::open(disk.mount(), options(Bug::None)).expect("opens");
+    assert_eq!((logs[&1].purged, logs[&1].last, logs[&1].meta[&1].as_slice()), (2, refused + 39, &b"vote"[..]));
+    assert_eq!(logs[&2].last, 1);
+}
+
+/// A purge removes the segments that it makes useless, at once: on a full disk that is the room that lets the log go on.
+#[test]
+fn a_purge_gives_room_back_on_a_full_disk() {
+    let disk = SimDisk::new();
+    let (mut wal, _) = Wal::open(disk.mount(), options(Bug::None)).expect("opens");
+    let entry = |index| Rec::Entry { group: 1, index, body: vec![1; 400] };
+    (1..=40).for_each(|i| wal.commit(&[entry(i)]).expect("committed"));
+    let before = wal.segments();
+    assert!(before >= 3 && wal.pinned(1) == [1]);
+    disk.set_full(true);
+    let refused = (41..1000).find(|i| wal.commit(&[entry(*i)]).is_err()).expect("the segment fills up");
+    wal.commit(&[Rec::Purge { group: 1, upto: refused - 1 }]).expect("a purge is taken");
+    assert_eq!((wal.segments(), wal.pinned(0)), (1, vec![]));
+    // What the purge gave back.
+    disk.set_full(false);
+    wal.commit(&[entry(refused)]).expect("the log goes on");
+    drop(wal);
+    let (_, logs) = Wal::open(disk.mount(), options(Bug::None)).expect("opens");
+    assert_eq!((logs[&1].purged, logs[&1].entries.len()), (refused - 1, 1));
+}
+
+/// The next segment is there before it is needed, so that a commit makes no file.
+#[test]
+fn a_spare_is_made_ahead_of_need() {
+    let disk = SimDisk::new();
+    let (mut wal, _) = Wal::open(disk.mount(), options(Bug::None)).expect("opens");
+    assert!(wal.prepare(1).expect("made"));
+    disk.set_full(true);
+    let body = vec![1; 400];
+    let refused = (1..1000).find(|i| wal.commit(&[Rec::Entry { group: 1, index: *i, body: body.clone() }]).is_err()).expect("both segments fill up");
+    assert!(wal.segments() == 2 && refused > 20, "{} segments, {refused} entries", wal.segments());
 }
 
 fn kv_conforms<K: Kv>(kv: K) {

@@ -106,6 +106,11 @@ pub(super) struct Position {
     pub hollow: BTreeSet<u64>,
 }
 
+impl Position {
+    /// The oldest segment that it needs.
+    pub fn oldest(&self) -> Option<u64> { self.at.values().next().copied().into_iter().chain(self.parts_from).min() }
+}
+
 /// The fold. With `bodies`, recovered entries are collected there.
 pub(super) fn apply(positions: &mut BTreeMap<u16, Position>, segment: u64, record: Stored, mut bodies: Option<&mut BTreeMap<u16, BTreeMap<u64, Vec<u8>>>>) -> Result<(), String> {
     match record {

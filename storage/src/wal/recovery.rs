@@ -76,8 +76,8 @@ pub(super) fn recover<D: Disk>(disk: &D, o: &Options) -> Result<Option<Recovered
 fn segments_of<D: Disk>(disk: &D) -> Result<BTreeSet<u64>, OpenError> {
     let mut segments = BTreeSet::new();
     for name in disk.list()? {
-        if name == super::SPARE {
-            disk.remove(super::SPARE)?;
+        if name == super::spare::NAME {
+            disk.remove(super::spare::NAME)?;
         } else if let Some(n) = name.strip_suffix(".wal") {
             segments.insert(u64::from_str_radix(n, 16).map_err(|_| OpenError::Corrupt(format!("{name} is not the name of a segment: move it away")))?);
         }
