@@ -17,6 +17,8 @@ pub enum Record {
     Lease { at: u64, member: String, deadline: u64 },
     /// The member asked its guard, at `at` or just after, and began an outside effect.
     Use { at: u64, member: String, partition: String, token: u64 },
+    /// The member lost what it had without being asked first: `why` is the client's word for it.
+    Fenced { at: u64, member: String, why: String },
     /// A commit was acknowledged.
     Acked { at: u64, member: String, partition: String, token: u64, offset: i64 },
 }
@@ -28,6 +30,7 @@ impl fmt::Display for Record {
             Record::Stop { at, member, partition, token } => write!(f, "stop {at} {member} {partition} {token}"),
             Record::Lease { at, member, deadline } => write!(f, "lease {at} {member} {deadline}"),
             Record::Use { at, member, partition, token } => write!(f, "use {at} {member} {partition} {token}"),
+            Record::Fenced { at, member, why } => write!(f, "fenced {at} {member} {why}"),
             Record::Acked { at, member, partition, token, offset } => write!(f, "acked {at} {member} {partition} {token} {offset}"),
         }
     }
@@ -45,6 +48,7 @@ impl FromStr for Record {
             "stop" => Ok(Record::Stop { at, member, partition: text(3)?, token: number(4)? }),
             "lease" => Ok(Record::Lease { at, member, deadline: number(3)? }),
             "use" => Ok(Record::Use { at, member, partition: text(3)?, token: number(4)? }),
+            "fenced" => Ok(Record::Fenced { at, member, why: text(3)? }),
             "acked" => Ok(Record::Acked { at, member, partition: text(3)?, token: number(4)?, offset: number(5)? as i64 }),
             _ => Err(format!("{line:?} is no record")),
         }
@@ -108,7 +112,7 @@ pub fn beliefs(processes: &[Process]) -> (Vec<Belief>, Vec<Violation>) {
                     Some(s) => s.2 = Some(s.2.map_or(*at, |u| u.max(*at))),
                     None => wrong.push(Violation::Unfounded { record: r.clone() }),
                 },
-                Record::Lease { .. } | Record::Acked { .. } => {}
+                Record::Lease { .. } | Record::Fenced { .. } | Record::Acked { .. } => {}
             }
         }
         for ((member, partition, token), (from, stop, used)) in seen {
@@ -184,7 +188,7 @@ mod tests {
 
     #[test]
     fn records_survive_a_round_trip() {
-        for line in ["grant 1 m t:0 7", "stop 1 m t:0 7", "lease 1 m 9", "use 1 m t:0 7", "acked 1 m t:0 7 42"] {
+        for line in ["grant 1 m t:0 7", "stop 1 m t:0 7", "lease 1 m 9", "use 1 m t:0 7", "fenced 1 m Lapsed", "acked 1 m t:0 7 42"] {
             assert_eq!(line.parse::<Record>().unwrap().to_string(), line);
         }
         for bad in ["", "grant", "grant x m t:0 7", "grant 1 m t:0", "nope 1 m"] { assert!(bad.parse::<Record>().is_err(), "{bad}"); }

@@ -4,4 +4,6 @@
 pub mod belief;
 #[cfg(madsim)]
 pub mod cluster;
+#[cfg(not(madsim))]
+pub mod processes;
 pub use baton_core_sim as core_sim;

@@ -1,14 +1,12 @@
 //! What a person can get wrong, tried on real `baton` processes: each mistake gets an error that says what it is and what to do, and nothing is lost.
 //! Linux only. The HTTP front's own tests go through more malformed requests; here is what needs a cluster, a folder or a port.
 
-mod processes_world;
-
-use processes_world::{http::call, *};
+use baton_chaos_tests::processes::{http::call, *};
 use serde_json::{Value, json};
 use std::{
     fs,
     net::TcpListener,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Command, Output, Stdio},
     time::{Duration, Instant},
 };
@@ -19,7 +17,7 @@ const ENDS_WITHIN: Duration = Duration::from_secs(30);
 
 /// Runs `baton` until it ends by itself.
 fn baton_ends(args: &[&str]) -> Output {
-    let mut child = Command::new(baton()).args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("baton");
+    let mut child = Command::new(here().join("baton")).args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("baton");
     let end = Instant::now() + ENDS_WITHIN;
     while child.try_wait().expect("wait").is_none() {
         if Instant::now() > end {
@@ -60,9 +58,11 @@ impl Api<'_> {
     }
 }
 
+fn here() -> PathBuf { bins(env!("CARGO_BIN_EXE_worker")) }
+
 #[test]
 fn requests_that_are_wrong_are_refused_and_change_nothing() {
-    let w = World::start("requests", 4, Duration::from_secs(6));
+    let w = World::start(&here(), "requests", 4, Duration::from_secs(6));
     let api = Api(&w.http[0]);
     let beat = |epoch: i64, incarnation: &str, revision: u64| {
         let mut b = json!({"member_epoch": epoch, "incarnation": incarnation, "owned": [], "assignment_revision": revision});
@@ -98,7 +98,7 @@ fn requests_that_are_wrong_are_refused_and_change_nothing() {
 
 #[test]
 fn nodes_that_must_not_start_say_why() {
-    let mut w = World::start("nodes", 4, Duration::from_secs(6));
+    let mut w = World::start(&here(), "nodes", 4, Duration::from_secs(6));
     let peers = w.peer_list();
     let spare = free_ports(2);
     let (http, peer) = (format!("127.0.0.1:{}", spare[0]), format!("127.0.0.1:{}", spare[1]));
@@ -111,7 +111,7 @@ fn nodes_that_must_not_start_say_why() {
     println!("an empty folder under a known id");
     refused(&["serve", "--node-id", "2", "--data", &folder("fresh"), "--http", &http, "--peers", &peers], &["new node id"]);
     println!("data of another cluster");
-    let other = World::start("other", 1, Duration::from_secs(6));
+    let other = World::start(&here(), "other", 1, Duration::from_secs(6));
     let stranger = other.dir.join("node-2").display().to_string();
     let mut other = other;
     other.kill_node(2);
@@ -142,7 +142,7 @@ fn a_second_dev_on_one_folder_is_refused() {
     let ports = free_ports(10);
     let port = ports[0].to_string();
     let data = dir.display().to_string();
-    let mut first = Command::new(baton()).args(["dev", "--nodes", "1", "--data", &data, "--http-port", &port]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("baton");
+    let mut first = Command::new(here().join("baton")).args(["dev", "--nodes", "1", "--data", &data, "--http-port", &port]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("baton");
     wait_ready(&format!("127.0.0.1:{port}"));
     refused(&["dev", "--nodes", "1", "--data", &data, "--http-port", &ports[9].to_string()], &["already runs", &data]);
     let elsewhere = dir.join("elsewhere").display().to_string();
@@ -150,7 +150,7 @@ fn a_second_dev_on_one_folder_is_refused() {
     let declared = call(&format!("127.0.0.1:{port}"), "PUT", "/v1/topics/kept", "{\"partitions\":2}", SLOW).expect("an answer");
     assert!((200..300).contains(&declared.0), "{declared:?}");
     stop(&mut first);
-    let mut again = Command::new(baton()).args(["dev", "--nodes", "1", "--data", &data, "--http-port", &port]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("baton");
+    let mut again = Command::new(here().join("baton")).args(["dev", "--nodes", "1", "--data", &data, "--http-port", &port]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("baton");
     wait_ready(&format!("127.0.0.1:{port}"));
     let kept = call(&format!("127.0.0.1:{port}"), "GET", "/v1/topics/kept", "", SLOW).expect("an answer");
     assert_eq!(kept.0, 200, "the second start does not find the old state: {kept:?}");

@@ -2,11 +2,8 @@
 //! in a dozen processes, a few model members beside them, a sink that checks fencing tokens. Workers write down what they believe; the test judges it afterwards.
 //! Linux only; takes about 80 s. `BATON_KEEP=1` leaves logs and records behind.
 
-mod processes_world;
-
-use baton_chaos_tests::belief::{self, End, Record};
-use processes_world::*;
-use std::{collections::BTreeMap, sync::Mutex, time::Duration};
+use baton_chaos_tests::{belief::{self, End, Record}, processes::*};
+use std::{collections::BTreeMap, path::PathBuf, sync::Mutex, time::Duration};
 
 /// Two runs at a time would only measure each other.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
@@ -14,10 +11,12 @@ const PARTITIONS: usize = 200;
 /// The session that the group gets, and what a hand-over after a death may take on top of it on a busy machine.
 const SESSION: Duration = Duration::from_secs(6);
 
+fn here() -> PathBuf { bins(env!("CARGO_BIN_EXE_worker")) }
+
 #[test]
 fn sixty_seconds_of_kills() {
     let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(|e| e.into_inner());
-    let mut w = World::start("kills", PARTITIONS, SESSION);
+    let mut w = World::start(&here(), "kills", PARTITIONS, SESSION);
     for i in 0..4 { w.worker(&format!("many{i}"), &["--members", "7"]); }
     for i in 0..6 { w.worker(&format!("one{i}"), &["--members", "1"]); }
     w.model_worker("model", &["--members", "4"]);
@@ -110,7 +109,7 @@ fn sixty_seconds_of_kills() {
 #[test]
 fn a_worker_without_a_guard_is_found_out() {
     let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(|e| e.into_inner());
-    let mut w = World::start("canary", 20, Duration::from_secs(3));
+    let mut w = World::start(&here(), "canary", 20, Duration::from_secs(3));
     w.worker("paused", &["--members", "1", "--no-guard"]);
     w.worker("other", &["--members", "1"]);
     w.all_owned(Duration::from_secs(20), "both are in");

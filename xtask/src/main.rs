@@ -28,8 +28,12 @@ fn main() -> Result<()> {
         ["fix"] => cargo(&["clippy", "--workspace", "--all-targets", "--fix", "--allow-dirty"]),
         ["layers"] => layers(),
         ["sim", rest @ ..] => cargo(&[&["run", "--quiet", "-p", "baton-core-sim", "--"], rest].concat()),
+        ["chaos", rest @ ..] => {
+            cargo(&["build", "-p", "baton-server", "-p", "baton-chaos-tests", "--bins"])?;
+            cargo(&[&["run", "--quiet", "-p", "baton-chaos-tests", "--bin", "nemesis", "--"], rest].concat())
+        }
         ["golden", rest @ ..] => cargo(&[&["run", "--quiet", "-p", "baton-conformance", "--"], rest].concat()),
-        _ => bail!("usage: cargo xtask verify | fix | layers | golden [--dir DIR] | sim (run --seeds A..B | replay SEED [--bug N] | mutants)"),
+        _ => bail!("usage: cargo xtask verify | fix | layers | golden [--dir DIR] | chaos --kills N | sim (run --seeds A..B | replay SEED [--bug N] | mutants)"),
     }
 }
 

@@ -2,12 +2,8 @@
 //! The members are a small model of a conforming one over plain HTTP, apart from the client library, so that one mistake cannot hide in both.
 //! SIGTERM: the members leave, then it ends with 0.
 
-#[path = "../../tests/processes_world/http.rs"]
-mod http;
-
 use anyhow::{Context, Result, bail};
-use baton_chaos_tests::belief::Record;
-use http::{boottime_ns, call};
+use baton_chaos_tests::{belief::Record, processes::http::{boottime_ns, call}};
 use serde_json::{Value, json};
 use std::{
     collections::BTreeMap,

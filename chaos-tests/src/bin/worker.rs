@@ -22,14 +22,12 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-/// Between two writes of one member to one partition.
-const TURN: Duration = Duration::from_millis(200);
-const COMMIT_EVERY: Duration = Duration::from_secs(1);
 /// Given to one commit, over all nodes.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 #[derive(Clone, Default)]
-struct Options { name: String, servers: Vec<String>, group: String, topic: String, sink: String, members: usize, slow_write: Duration, no_guard: bool }
+/// `turn` is between two writes of one member to one partition.
+struct Options { name: String, servers: Vec<String>, group: String, topic: String, sink: String, members: usize, slow_write: Duration, turn: Duration, commit_every: Duration, no_guard: bool }
 
 /// The process's record file. One `write` a line, nothing buffered: a kill loses nothing that has happened.
 #[derive(Clone)]
@@ -44,6 +42,9 @@ impl Log {
     /// What the library says of its beliefs, under the name that is the same over all lives of the member.
     fn note(&self, member: &str, event: &Event) {
         let member = member.to_string();
+        if let Event::Stopped { at, reason, .. } = event && !matches!(reason, Reason::Revoked | Reason::Crashed) {
+            self.put(Record::Fenced { at: *at, member: member.clone(), why: format!("{reason:?}") });
+        }
         match event {
             Event::Granted { partition, token, at } => self.put(Record::Grant { at: *at, member, partition: partition.to_string(), token: *token }),
             // The judge finds the lapse itself, from the leases: it shall not take the library's word for it.
@@ -63,7 +64,7 @@ extern "C" fn on_term(_: i32) { LEAVE.store(true, Ordering::Relaxed); }
 async fn main() -> Result<()> {
     // SAFETY: the handler only stores to an atomic.
     unsafe { libc::signal(libc::SIGTERM, on_term as *const () as libc::sighandler_t) };
-    let (mut o, mut file) = (Options { members: 1, ..Options::default() }, String::new());
+    let (mut o, mut file) = (Options { members: 1, turn: Duration::from_millis(200), commit_every: Duration::from_secs(1), ..Options::default() }, String::new());
     let mut args = std::env::args().skip(1);
     while let Some(a) = args.next() {
         if a == "--no-guard" {
@@ -79,6 +80,8 @@ async fn main() -> Result<()> {
             "--sink" => o.sink = v,
             "--file" => file = v,
             "--members" => o.members = v.parse()?,
+            "--turn-ms" => o.turn = Duration::from_millis(v.parse()?),
+            "--commit-every-ms" => o.commit_every = Duration::from_millis(v.parse()?),
             "--slow-write-ms" => o.slow_write = Duration::from_millis(v.parse()?),
             _ => bail!("{a} is not known"),
         }
@@ -120,9 +123,9 @@ async fn run(o: Options, i: usize, log: Log) -> Result<()> {
         .spawn()
         .await?;
     let mut work: BTreeMap<i32, Work> = BTreeMap::new();
-    let mut commit_at = Instant::now() + COMMIT_EVERY;
+    let mut commit_at = Instant::now() + o.commit_every;
     while !LEAVE.load(Ordering::Relaxed) {
-        let next = Instant::now() + TURN;
+        let next = Instant::now() + o.turn;
         for guard in member.assignment() {
             let w = work.entry(guard.partition().partition).or_default();
             if w.token != guard.token() {
@@ -132,7 +135,7 @@ async fn run(o: Options, i: usize, log: Log) -> Result<()> {
         }
         if Instant::now() >= commit_at {
             commit(&member, &log, &label, &mut work).await;
-            commit_at = Instant::now() + COMMIT_EVERY;
+            commit_at = Instant::now() + o.commit_every;
         }
         sleep(next.saturating_duration_since(Instant::now())).await;
     }

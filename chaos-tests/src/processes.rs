@@ -1,10 +1,9 @@
-//! The processes of the real-process run: nodes, workers and the sink. Everything it starts dies with the test's thread.
-
-#![allow(dead_code)] // each test file uses its part of it
+//! The processes of the real-process runs: nodes, workers and the sink. Everything it starts dies with the thread that started it.
 
 pub mod http;
+pub mod namespaces;
 
-use baton_chaos_tests::belief::{Process, Record};
+use crate::belief::{Process, Record};
 use http::{boottime_ns, call};
 use serde_json::Value;
 use std::{
@@ -25,7 +24,8 @@ const SLOW: Duration = Duration::from_secs(3);
 
 pub struct World {
     pub dir: PathBuf,
-    baton: PathBuf,
+    bins: PathBuf,
+    pub hosts: Vec<Host>,
     pub http: Vec<String>,
     peers: Vec<String>,
     nodes: Vec<Option<Child>>,
@@ -36,6 +36,22 @@ pub struct World {
     start: Instant,
     keep: bool,
 }
+/// Where and how a node runs. May be changed between two starts of it.
+#[derive(Clone)]
+pub struct Host {
+    /// Other than loopback only in a network of its own.
+    pub ip: String,
+    /// What stands before the command, as `ip netns exec NAME`.
+    pub prefix: Vec<String>,
+    pub baton: PathBuf,
+    pub env: Vec<(String, String)>,
+    /// Its data folder; None: beside the others.
+    pub data: Option<PathBuf>,
+}
+impl Host {
+    pub fn loopback(bins: &Path) -> Host { Host { ip: "127.0.0.1".into(), prefix: Vec::new(), baton: bins.join("baton"), env: Vec::new(), data: None } }
+}
+
 struct Worker { child: Option<Child>, file: PathBuf, killed_at: Option<u64> }
 
 /// What the sink has seen. It takes a write only under the token that was registered last, and a token only if it is greater.
@@ -44,22 +60,29 @@ pub struct Sink { pub writes: u64, pub registered: u64, pub refused: u64, pub wr
 
 impl World {
     /// Three nodes that serve, a topic, a group with its session, a sink. No worker yet.
-    pub fn start(name: &str, partitions: usize, session: Duration) -> World {
+    /// `bins` is the folder of `baton`, `worker` and `model_worker`.
+    pub fn start(bins: &Path, name: &str, partitions: usize, session: Duration) -> World {
+        World::start_on(bins, name, partitions, session, vec![Host::loopback(bins); 3], "127.0.0.1")
+    }
+
+    /// The same on these hosts; workers and sink are at `here`.
+    pub fn start_on(bins: &Path, name: &str, partitions: usize, session: Duration, hosts: Vec<Host>, here: &str) -> World {
         let dir = std::env::temp_dir().join(format!("baton-processes-{name}-{}", std::process::id()));
         let _ = fs::remove_dir_all(&dir);
         fs::create_dir_all(&dir).expect("temporary folder");
         let ports = free_ports(6);
-        let http = ports[..3].iter().map(|p| format!("127.0.0.1:{p}")).collect();
-        let peers = ports[3..].iter().map(|p| format!("127.0.0.1:{p}")).collect();
+        let http = hosts.iter().zip(&ports[..3]).map(|(h, p)| format!("{}:{p}", h.ip)).collect();
+        let peers = hosts.iter().zip(&ports[3..]).map(|(h, p)| format!("{}:{p}", h.ip)).collect();
+        fs::write(dir.join("secret"), "a secret of sixteen bytes and more").expect("secret");
         let sink = Arc::new(Mutex::new(Sink::default()));
-        let listener = TcpListener::bind("127.0.0.1:0").expect("sink");
+        let listener = TcpListener::bind((here, 0)).expect("sink");
         let sink_address = listener.local_addr().expect("sink address").to_string();
         let shared = sink.clone();
         std::thread::spawn(move || for s in listener.incoming().flatten() {
             let sink = shared.clone();
             std::thread::spawn(move || Sink::serve(&sink, s));
         });
-        let mut w = World { dir, baton: baton(), http, peers, nodes: vec![None, None, None], workers: BTreeMap::new(), sink, sink_address, partitions, start: Instant::now(), keep: true };
+        let mut w = World { dir, bins: bins.to_path_buf(), hosts, http, peers, nodes: vec![None, None, None], workers: BTreeMap::new(), sink, sink_address, partitions, start: Instant::now(), keep: true };
         for n in 1..=3 { w.start_node(n); }
         for n in 1..=3 { w.ready(n, Duration::from_secs(30)); }
         w.ask("PUT", &format!("/v1/topics/{TOPIC}"), &format!("{{\"partitions\":{partitions}}}"));
@@ -76,11 +99,29 @@ impl World {
 
     // Nodes, by id from 1.
     pub fn start_node(&mut self, n: usize) {
-        let mut c = Command::new(&self.baton);
-        c.args(["serve", "--node-id", &n.to_string(), "--data"]).arg(self.dir.join(format!("node-{n}")))
+        let host = &self.hosts[n - 1];
+        let mut c = match host.prefix.split_first() {
+            Some((first, rest)) => { let mut c = Command::new(first); c.args(rest).arg(&host.baton); c }
+            None => Command::new(&host.baton),
+        };
+        let data = host.data.clone().unwrap_or_else(|| self.dir.join(format!("node-{n}")));
+        c.args(["serve", "--node-id", &n.to_string(), "--data"]).arg(data).envs(host.env.iter().cloned()).arg("--secret-file").arg(self.dir.join("secret"))
             .args(["--http", &self.http[n - 1], "--peer", &self.peers[n - 1], "--peers", &self.peer_list(), "--wal-segment-mib", "1"]);
+        if host.ip != "127.0.0.1" { c.arg("--insecure"); }
         self.nodes[n - 1] = Some(spawn(c, &self.dir.join(format!("node-{n}.log"))));
     }
+    /// SIGTERM, and waits for the end: at most 12 s.
+    pub fn stop_node(&mut self, n: usize) {
+        self.signal_node(n, libc::SIGTERM);
+        let Some(mut c) = self.nodes[n - 1].take() else { return };
+        let end = Instant::now() + Duration::from_secs(12);
+        while !matches!(c.try_wait(), Ok(Some(_)) | Err(_)) {
+            assert!(Instant::now() < end, "node {n} does not stop on SIGTERM");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+    /// Whether it has ended by itself.
+    pub fn ended(&mut self, n: usize) -> bool { self.nodes[n - 1].as_mut().is_some_and(|c| matches!(c.try_wait(), Ok(Some(_)))) }
     /// All nodes, as `--peers` wants them.
     pub fn peer_list(&self) -> String { self.peers.iter().enumerate().map(|(i, p)| format!("{}={p}", i + 1)).collect::<Vec<_>>().join(",") }
     /// SIGKILL. The time after it, ns.
@@ -121,12 +162,12 @@ impl World {
 
     // Workers, by name.
     /// Members of the client library.
-    pub fn worker(&mut self, name: &str, args: &[&str]) { self.start_worker(env!("CARGO_BIN_EXE_worker"), name, args); }
+    pub fn worker(&mut self, name: &str, args: &[&str]) { self.start_worker("worker", name, args); }
     /// Members that follow the protocol over plain HTTP, apart from the client library: one mistake cannot hide in both.
-    pub fn model_worker(&mut self, name: &str, args: &[&str]) { self.start_worker(env!("CARGO_BIN_EXE_model_worker"), name, args); }
+    pub fn model_worker(&mut self, name: &str, args: &[&str]) { self.start_worker("model_worker", name, args); }
     fn start_worker(&mut self, program: &str, name: &str, args: &[&str]) {
         let file = self.dir.join(format!("{name}.records"));
-        let mut c = Command::new(program);
+        let mut c = Command::new(self.bins.join(program));
         c.args(["--name", name, "--servers", &self.http.join(","), "--group", GROUP, "--topic", TOPIC, "--sink", &self.sink_address, "--file"]).arg(&file).args(args);
         let child = spawn(c, &self.dir.join(format!("{name}.log")));
         let before = self.workers.insert(name.into(), Worker { child: Some(child), file, killed_at: None });
@@ -259,15 +300,14 @@ fn send(c: &Child, signal: i32) {
     unsafe { libc::kill(c.id() as i32, signal) };
 }
 
-/// The binary beside this test; built if it is not there.
-pub fn baton() -> PathBuf {
-    let worker = PathBuf::from(env!("CARGO_BIN_EXE_worker"));
-    let path = worker.parent().expect("target folder").join("baton");
+/// The folder of the binaries, given one of them; `baton` is built if need be.
+pub fn bins(one_of_them: &str) -> PathBuf {
+    let folder = Path::new(one_of_them).parent().expect("target folder").to_path_buf();
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     // Asked also when it is there: an old binary would be tested silently.
     let built = Command::new(cargo).args(["build", "-q", "-p", "baton-server"]).status();
-    assert!(path.exists(), "{} is missing: cargo build -p baton-server ({built:?})", path.display());
-    path
+    assert!(folder.join("baton").exists(), "{} is missing: cargo build -p baton-server ({built:?})", folder.join("baton").display());
+    folder
 }
 
 /// Below the range of outgoing connections: a killed node must find its port free again.
