@@ -10,6 +10,7 @@ use baton_chaos_tests::{
         namespaces::{HUB, Network, address},
     },
 };
+use baton_client::clock;
 use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeMap,
@@ -158,10 +159,11 @@ fn episode(number: u64, bins: &Path, net: Option<&Network>, old: Option<&Path>) 
     if ahead { e.faults.insert("wall clock 30 days ahead".into(), 1); }
     for i in 0..3 { w.worker(&format!("w{i}"), &["--members", "4", "--turn-ms", "50", "--commit-every-ms", "50"]); }
     w.all_owned(Duration::from_secs(30), "12 members are in");
-    let (mut leader_kills, mut other_kills) = (Vec::new(), Vec::new());
+    let (mut leader_kills, mut other_kills, mut begun) = (Vec::new(), Vec::new(), Vec::new());
     for turn in 0..FAULTS {
         pause(300 + dice.roll(900));
         let leader = w.leader();
+        begun.push(clock::now());
         let other = (leader + dice.roll(2) as usize) % 3 + 1;
         let victim = if dice.roll(10) < 6 { leader } else { other };
         let kind = if turn < 3 && old.is_some() { 0 } else { 1 + dice.roll(16) };
@@ -225,12 +227,12 @@ fn episode(number: u64, bins: &Path, net: Option<&Network>, old: Option<&Path>) 
     w.all_owned(SESSION * 3, "every partition has an owner");
     w.no_node_died();
     w.stop_workers();
-    judge(&mut e, &w, &leader_kills, &other_kills);
+    judge(&mut e, &w, &leader_kills, &other_kills, &begun);
     if e.violations.is_empty() && e.fenced.is_empty() { w.fine() }
     Ok(e)
 }
 
-fn judge(e: &mut Episode, w: &World, leader_kills: &[u64], other_kills: &[u64]) {
+fn judge(e: &mut Episode, w: &World, leader_kills: &[u64], other_kills: &[u64], begun: &[u64]) {
     let committed = w.committed();
     let processes = w.processes();
     let (beliefs, wrong) = belief::beliefs(&processes);
@@ -253,10 +255,9 @@ fn judge(e: &mut Episode, w: &World, leader_kills: &[u64], other_kills: &[u64]) 
         if committed.get(partition).is_none_or(|c| c < offset) { e.violations.push(format!("{partition}: acknowledged {offset}, committed {:?}", committed.get(partition))); }
     }
     acks.sort_unstable();
-    // The window of a kill is 4 s, less if the next kill comes before.
-    let all: Vec<u64> = leader_kills.iter().chain(other_kills).copied().collect();
+    // The window of a kill is 4 s, less if the next fault comes before.
     let within = |at: &u64| {
-        let end = all.iter().filter(|k| *k > at).min().copied().unwrap_or(u64::MAX).min(at + 4_000_000_000);
+        let end = begun.iter().filter(|b| *b > at).min().copied().unwrap_or(u64::MAX).min(at + 4_000_000_000);
         acks.windows(2).filter(|p| p[1] > *at && p[0] < end).map(|p| p[1] - p[0].max(*at)).max().unwrap_or(0) / 1_000_000
     };
     e.gaps_leader_ms = leader_kills.iter().map(within).collect();
