@@ -1,6 +1,7 @@
 //! Groups of every size and shape for measuring assignors, in the dense numbers that assignors take: names, maps and allocation of the input are outside
 //! of what is timed. Everything is derived from the shape, so that two runs measure the same input.
 
+pub mod http;
 pub mod memory;
 
 use baton_coordinator::assign::{

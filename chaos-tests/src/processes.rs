@@ -70,9 +70,10 @@ impl World {
         let dir = std::env::temp_dir().join(format!("baton-processes-{name}-{}", std::process::id()));
         let _ = fs::remove_dir_all(&dir);
         fs::create_dir_all(&dir).expect("temporary folder");
-        let ports = free_ports(6);
-        let http = hosts.iter().zip(&ports[..3]).map(|(h, p)| format!("{}:{p}", h.ip)).collect();
-        let peers = hosts.iter().zip(&ports[3..]).map(|(h, p)| format!("{}:{p}", h.ip)).collect();
+        let count = hosts.len();
+        let ports = free_ports(2 * count);
+        let http = hosts.iter().zip(&ports[..count]).map(|(h, p)| format!("{}:{p}", h.ip)).collect();
+        let peers = hosts.iter().zip(&ports[count..]).map(|(h, p)| format!("{}:{p}", h.ip)).collect();
         fs::write(dir.join("secret"), "a secret of sixteen bytes and more").expect("secret");
         let sink = Arc::new(Mutex::new(Sink::default()));
         let listener = TcpListener::bind((here, 0)).expect("sink");
@@ -82,9 +83,9 @@ impl World {
             let sink = shared.clone();
             std::thread::spawn(move || Sink::serve(&sink, s));
         });
-        let mut w = World { dir, bins: bins.to_path_buf(), hosts, http, peers, nodes: vec![None, None, None], workers: BTreeMap::new(), sink, sink_address, partitions, start: Instant::now(), keep: true };
-        for n in 1..=3 { w.start_node(n); }
-        for n in 1..=3 { w.ready(n, Duration::from_secs(30)); }
+        let mut w = World { dir, bins: bins.to_path_buf(), hosts, http, peers, nodes: (0..count).map(|_| None).collect(), workers: BTreeMap::new(), sink, sink_address, partitions, start: Instant::now(), keep: true };
+        for n in 1..=count { w.start_node(n); }
+        for n in 1..=count { w.ready(n, Duration::from_secs(30)); }
         w.ask("PUT", &format!("/v1/topics/{TOPIC}"), &format!("{{\"partitions\":{partitions}}}"));
         w.ask("PATCH", &format!("/v1/groups/{GROUP}/config"), &format!("{{\"consumer.session.timeout.ms\":{}}}", session.as_millis()));
         w
@@ -146,12 +147,15 @@ impl World {
             assert!(matches!(status, Some(Ok(None))), "node {} has ended by itself: {status:?}", i + 1);
         }
     }
+    pub fn pid(&self, n: usize) -> u32 { self.nodes[n - 1].as_ref().map_or(0, Child::id) }
     /// The node that leads the group's shard.
-    pub fn leader(&self) -> usize {
+    pub fn leader(&self) -> usize { self.leader_of(GROUP) }
+    pub fn leader_of(&self, group: &str) -> usize {
         let end = Instant::now() + Duration::from_secs(10);
         loop {
             for a in &self.http {
-                let Ok((200, head, _)) = call(a, "GET", &format!("/v1/groups/{GROUP}"), "", SLOW) else { continue };
+                // A group that does not exist yet has a leader as well.
+                let Ok((200 | 404, head, _)) = call(a, "GET", &format!("/v1/groups/{group}"), "", SLOW) else { continue };
                 let named = head.lines().find_map(|l| l.strip_prefix("x-baton-leader:")).map(str::trim);
                 if let Some(i) = self.http.iter().position(|h| Some(h.as_str()) == named) { return i + 1; }
             }
