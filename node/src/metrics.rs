@@ -55,6 +55,7 @@ pub fn all(inner: &Inner) -> Vec<Metric> {
     push("baton_history_unwritten_count", "History records that no checkpoint has yet.", false, vec![], history as f64);
     if let Some(raft) = inner.raft.get() {
         push("baton_log_bytes", "Size of the log on disk.", false, vec![], raft.log_bytes() as f64);
+        push("baton_log_written_bytes", "Bytes of entries put into the log.", true, vec![], raft.log_written() as f64);
         push("baton_disk_full", "1 while no new entries are taken because the disk is full.", false, vec![], f64::from(u8::from(raft.disk_full())));
     }
     push("baton_heartbeat_count", "Accepted heartbeats.", true, vec![], total.heartbeats as f64);

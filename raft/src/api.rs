@@ -90,7 +90,7 @@ impl Default for RaftConfig {
             guard_ms: 660,
             snapshot_every: 10_000,
             snapshot_bytes: 64 << 20,
-            pin_segments: 4,
+            pin_segments: 2,
             checkpoint_ms: 2_000,
         }
     }

@@ -88,6 +88,7 @@ impl GroupHandle {
         if self.shared.store.is_full() {
             return Err(ProposeError { leader: None, reason: "the disk of the leader is full: no new entries are taken".into(), outcome_unknown: false });
         }
+        self.shared.store.room().await;
         match self.shared.raft.client_write(Payload(payload.into())).await {
             Ok(done) => Ok((done.log_id.index + 1, done.data.0.to_vec())),
             Err(e) => Err(ProposeError {
@@ -121,8 +122,8 @@ impl GroupHandle {
     }
 
     /// Asks for a snapshot when more than `limit` bytes were appended since the last one, or when the group keeps old segments; then
-    /// purges all before it.
-    pub(crate) async fn keep_small(&self, pinning: bool, limit: u64) {
+    /// purges all before it. True: a snapshot is on its way.
+    pub(crate) async fn keep_small(&self, pinning: bool, limit: u64) -> bool {
         let s = &*self.shared;
         let (applied, snapshot, purged) = {
             let data = s.raft.data_metrics();
@@ -130,7 +131,7 @@ impl GroupHandle {
             (position(data.last_applied.as_ref().map(|l| l.index)), position(data.snapshot.as_ref().map(|l| l.index)), position(data.purged.as_ref().map(|l| l.index)))
         };
         let appended = s.store.appended();
-        let (ask, purge) = {
+        let (ask, purge, waits) = {
             let mut kept = s.kept.lock().unwrap_or_else(PoisonError::into_inner);
             let mut purge = pinning;
             if snapshot != kept.snapshot {
@@ -142,7 +143,7 @@ impl GroupHandle {
             if ask {
                 kept.asked = Some(appended);
             }
-            (ask, purge && snapshot > purged)
+            (ask, purge && snapshot > purged, kept.asked.is_some())
         };
         // An error of either means that the group has stopped: that is reported elsewhere.
         if purge {
@@ -151,6 +152,11 @@ impl GroupHandle {
         if ask {
             let _ = s.raft.trigger().snapshot().await;
         }
+        waits
+    }
+
+    pub(crate) fn appended(&self) -> u64 {
+        self.shared.store.appended()
     }
 
     pub(crate) fn may_campaign(&self, may: bool) {

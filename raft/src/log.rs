@@ -77,6 +77,11 @@ impl GroupStore {
         self.writer.health().is_full()
     }
 
+    /// Waits while the log is larger than it should be.
+    pub async fn room(&self) {
+        self.writer.health().room().await;
+    }
+
     /// Bytes of entries put in since this process started, and those that it found: only grows.
     pub fn appended(&self) -> u64 {
         self.lock().appended

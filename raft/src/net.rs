@@ -13,6 +13,7 @@ use openraft::{BasicNode, OptionalSend};
 use crate::api::{GroupNo, NodeId, PeerError};
 use crate::peer::Peers;
 use crate::types::{Payload, Raft, Snapshot, SnapshotMeta, TypeConfig, Vote, decode, encode};
+use crate::writer::Health;
 
 const APPEND: u8 = 0;
 const VOTE: u8 = 1;
@@ -105,7 +106,7 @@ impl RaftNetworkV2<TypeConfig> for Client {
 }
 
 /// Answers one consensus message of a peer. A node with a full disk takes no entries and no snapshot, but votes and hears its leader.
-pub async fn handle(raft: &Raft, kind: u8, body: &[u8], full: bool) -> Vec<u8> {
+pub async fn handle(raft: &Raft, kind: u8, body: &[u8], health: &Health) -> Vec<u8> {
     macro_rules! request {
         () => {
             match decode(body) {
@@ -117,15 +118,18 @@ pub async fn handle(raft: &Raft, kind: u8, body: &[u8], full: bool) -> Vec<u8> {
     match kind {
         APPEND => {
             let request: AppendEntriesRequest<TypeConfig> = request!();
-            if full && !request.entries.is_empty() {
-                return refuse("the disk is full");
+            if !request.entries.is_empty() {
+                if health.is_full() {
+                    return refuse("the disk is full");
+                }
+                health.room().await;
             }
             reply(raft.append_entries(request).await)
         }
         VOTE => reply(raft.vote(request!()).await),
         PRE_VOTE => reply(raft.pre_vote(request!()).await),
         TRANSFER => reply(raft.handle_transfer_leader(request!()).await),
-        SNAPSHOT if full => refuse("the disk is full"),
+        SNAPSHOT if health.is_full() => refuse("the disk is full"),
         SNAPSHOT => {
             let (vote, meta, data): (Vote, SnapshotMeta, Payload) = request!();
             reply(raft.install_full_snapshot(vote, Snapshot { meta, snapshot: data.0.to_vec() }).await)

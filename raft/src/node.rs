@@ -142,7 +142,7 @@ impl RaftNode {
                 }
                 let raft = lock(&shared.groups).get(&group).map(|g| g.raft().clone());
                 match raft {
-                    Some(raft) => net::handle(&raft, kind, &body, shared.writer.health().is_full()).await,
+                    Some(raft) => net::handle(&raft, kind, &body, shared.writer.health()).await,
                     None => net::refuse("no such group here"),
                 }
             })
@@ -190,6 +190,11 @@ impl RaftNode {
     /// Bytes of the log on disk.
     pub fn log_bytes(&self) -> u64 {
         self.shared.writer.health().bytes()
+    }
+
+    /// Bytes of entries put into the log since the start, with those that it held then.
+    pub fn log_written(&self) -> u64 {
+        lock(&self.shared.groups).values().map(|g| g.appended()).sum()
     }
 
     /// For tests: the host of a group.

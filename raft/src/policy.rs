@@ -11,24 +11,29 @@ use crate::group::GroupHandle;
 use crate::writer::Health;
 
 const EVERY: Duration = Duration::from_millis(500);
+/// While a snapshot that was asked for is on its way.
+const SOON: Duration = Duration::from_millis(20);
 
 /// Runs until `groups` gives None.
 pub async fn run(groups: impl Fn() -> Option<Vec<GroupHandle>>, health: Arc<Health>, snapshot_bytes: u64, failure: Arc<Failure>) {
-    let mut held_back = false;
+    let (mut held_back, mut pause) = (false, EVERY);
     loop {
         tokio::select! { biased;
             _ = health.changed.notified() => {}
-            _ = tokio::time::sleep(EVERY) => {}
+            _ = tokio::time::sleep(pause) => {}
         }
         let Some(groups) = groups() else { return };
         let full = health.is_full();
+        pause = EVERY;
         for group in groups {
             let status = group.status();
             if let Some(reason) = status.failed {
                 failure.tell(format!("group {}: {reason}. Restart the node once its disk is well", group.no()));
                 continue;
             }
-            group.keep_small(health.is_pinning(group.no()), snapshot_bytes).await;
+            if group.keep_small(health.is_pinning(group.no()), snapshot_bytes).await {
+                pause = SOON;
+            }
             if full != held_back {
                 // Whoever leads appends; alone there is nobody else to lead.
                 group.may_campaign(!full || status.voters.len() < 2);

@@ -25,6 +25,10 @@ const COMMIT_BYTES: usize = 4 << 20;
 const IDLE: Duration = Duration::from_millis(20);
 const FULL: Duration = Duration::from_millis(500);
 const PIECE: usize = 1 << 20;
+/// So many segments beyond those that a group may keep, and new entries are held up.
+const CROWDED: u64 = 4;
+const ROOM_WITHIN_MS: u64 = 600;
+const ROOM_EVERY_MS: u64 = 10;
 
 /// Who waits for a record to be durable.
 pub enum Done {
@@ -68,6 +72,7 @@ enum Job {
 pub struct Health {
     full: AtomicBool,
     bytes: AtomicU64,
+    crowded: AtomicBool,
     /// Groups that keep more old segments than they may.
     pinning: Mutex<BTreeSet<GroupNo>>,
     pub changed: Notify,
@@ -81,6 +86,15 @@ impl Health {
     /// Bytes of the log on disk.
     pub fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::Acquire)
+    }
+    /// Waits while the log is larger than it should be, until the snapshots that make it smaller are done; not for ever, because one of them may hang.
+    pub async fn room(&self) {
+        for _ in 0..ROOM_WITHIN_MS / ROOM_EVERY_MS {
+            if !self.crowded.load(Ordering::Acquire) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(ROOM_EVERY_MS)).await;
+        }
     }
     pub fn is_pinning(&self, group: GroupNo) -> bool {
         self.pinning.lock().unwrap_or_else(PoisonError::into_inner).contains(&group)
@@ -330,10 +344,11 @@ impl<D: Disk> Writer<D> {
             }
             self.health.changed.notify_one();
         }
-        self.health.bytes.store(self.wal.bytes(), Ordering::Release);
+        let grew = self.wal.bytes() > self.health.bytes.swap(self.wal.bytes(), Ordering::AcqRel);
+        self.health.crowded.store(self.wal.segments() as u64 >= self.pin_segments + CROWDED, Ordering::Release);
         let pinning: BTreeSet<GroupNo> = self.wal.pinned(self.pin_segments).into_iter().collect();
         let mut before = self.health.pinning.lock().unwrap_or_else(PoisonError::into_inner);
-        if *before != pinning {
+        if *before != pinning || grew && !pinning.is_empty() {
             *before = pinning;
             self.health.changed.notify_one();
         }
