@@ -16,6 +16,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("baton-server", &["baton-api", "baton-node", "baton-raft", "baton-storage", "baton-coordinator", "baton-client", "baton-wire"]),
     ("baton-core-sim", &["baton-coordinator"]),
     ("baton-conformance", &["baton-coordinator"]),
+    ("baton-bench", &["baton-coordinator"]),
     ("baton-chaos-tests", &["*"]),
     ("baton-xtask", &[]),
 ];

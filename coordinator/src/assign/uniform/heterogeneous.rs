@@ -48,44 +48,95 @@ fn kept(group: &Spec) -> Vec<u32> {
 
 /// Who subscribes to which topic. Topics with the same subscribers share one list.
 struct Subscribers {
-    list_of: Vec<u32>,
-    lists: Vec<Vec<u32>>,
+    /// Topic → its class.
+    class_of: Vec<u32>,
+    /// Class → the place of its list in `members`; one more at the end.
+    start: Vec<u32>,
+    members: Vec<u32>,
 }
 impl Subscribers {
     fn of(group: &Spec) -> Self {
-        // Topic → the distinct subscriptions that hold it. Topics held by the same ones have the same subscribers.
-        let mut held_by: Vec<Vec<u32>> = vec![Vec::new(); group.topics()];
-        for (topics, number) in group.subscriptions().iter().zip(0u32..) {
-            for t in topics {
-                held_by[*t as usize].push(number);
-            }
+        let (class_of, classes) = classes(group);
+        // A subscription holds a class or nothing of it, so that one topic stands for all of its class.
+        let mut first_of_class = vec![u32::MAX; classes];
+        for (topic, class) in (0u32..).zip(&class_of) {
+            first_of_class[*class as usize] = first_of_class[*class as usize].min(topic);
         }
-        let mut by_holders: Vec<u32> = (0..group.topics() as u32).collect();
-        by_holders.sort_by(|a, b| held_by[*a as usize].cmp(&held_by[*b as usize]));
-        let mut list_of = vec![0u32; group.topics()];
-        let mut lists_with: Vec<Vec<u32>> = vec![Vec::new(); group.subscriptions().len()];
-        let mut count = 0;
-        for (i, &topic) in by_holders.iter().enumerate() {
-            let holders = &held_by[topic as usize];
-            if i == 0 || held_by[by_holders[i - 1] as usize] != *holders {
-                for h in holders {
-                    lists_with[*h as usize].push(count);
-                }
-                count += 1;
-            }
-            list_of[topic as usize] = count - 1;
-        }
-        let mut lists: Vec<Vec<u32>> = vec![Vec::new(); count as usize];
+        let stands = |topic: &&u32| first_of_class[class_of[**topic as usize] as usize] == **topic;
+        let held: Vec<Vec<u32>> = if classes == group.topics() {
+            Vec::new()
+        } else {
+            group.subscriptions().iter().map(|topics| topics.iter().filter(stands).copied().collect()).collect()
+        };
+        let topics_of = |m: u32| held.get(group.subscription_of(m) as usize).map_or_else(|| group.subscription(m), Vec::as_slice);
+
+        let mut start = vec![0u32; classes + 1];
         for m in 0..group.members() as u32 {
-            for l in &lists_with[group.subscription_of(m) as usize] {
-                lists[*l as usize].push(m);
+            for t in topics_of(m) {
+                start[class_of[*t as usize] as usize + 1] += 1;
             }
         }
-        Self { list_of, lists }
+        for c in 0..classes {
+            start[c + 1] += start[c];
+        }
+        let mut next = start.clone();
+        let mut members = vec![0; start[classes] as usize];
+        for m in 0..group.members() as u32 {
+            for t in topics_of(m) {
+                let place = &mut next[class_of[*t as usize] as usize];
+                members[*place as usize] = m;
+                *place += 1;
+            }
+        }
+        Self { class_of, start, members }
     }
 
     /// Ascending.
-    fn of_topic(&self, topic: u32) -> &[u32] { &self.lists[self.list_of[topic as usize] as usize] }
+    fn of_topic(&self, topic: u32) -> &[u32] {
+        let class = self.class_of[topic as usize] as usize;
+        &self.members[self.start[class] as usize..self.start[class + 1] as usize]
+    }
+}
+
+/// Topic → its class, and how many there are. Two topics are of one class if every subscription holds both or neither: starting from one class, each
+/// subscription splits those that it holds in part.
+fn classes(group: &Spec) -> (Vec<u32>, usize) {
+    let mut class_of = vec![0u32; group.topics()];
+    let mut sizes = vec![group.topics() as u32];
+    // Per class: how many of its topics the subscription holds, and into which class they go.
+    let (mut held, mut split_to) = (vec![0u32], vec![u32::MAX]);
+    let mut seen: Vec<u32> = Vec::new();
+    for topics in group.subscriptions() {
+        if sizes.len() == group.topics() {
+            break;
+        }
+        for t in topics {
+            let class = class_of[*t as usize];
+            if held[class as usize] == 0 {
+                seen.push(class);
+            }
+            held[class as usize] += 1;
+        }
+        for &class in &seen {
+            if held[class as usize] < sizes[class as usize] {
+                split_to[class as usize] = sizes.len() as u32;
+                sizes[class as usize] -= held[class as usize];
+                sizes.push(held[class as usize]);
+                held.push(0);
+                split_to.push(u32::MAX);
+            }
+        }
+        for t in topics {
+            let class = &mut class_of[*t as usize];
+            if split_to[*class as usize] != u32::MAX {
+                *class = split_to[*class as usize];
+            }
+        }
+        for class in seen.drain(..) {
+            (held[class as usize], split_to[class as usize]) = (0, u32::MAX);
+        }
+    }
+    (class_of, sizes.len())
 }
 
 /// The subscribed topics, those first that have many partitions for few subscribers.

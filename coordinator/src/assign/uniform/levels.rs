@@ -12,6 +12,10 @@ const COUNTING_SPREAD: usize = 4;
 pub(super) struct Levels {
     /// Member → how many partitions it has.
     sizes: Vec<u32>,
+    /// Size → how many members have it. Tells at a glance that a topic cannot get more even.
+    with_size: Vec<u32>,
+    /// The least size of all members.
+    least: u32,
     /// The columns at hand.
     sorted: Vec<u32>,
     /// The topic's partitions, grouped by owner.
@@ -22,7 +26,14 @@ pub(super) struct Levels {
 }
 
 impl Levels {
-    pub(super) fn new(sizes: Vec<u32>) -> Self { Self { part: vec![0..0; sizes.len()], sizes, sorted: Vec::new(), grouped: Vec::new(), counts: Vec::new() } }
+    pub(super) fn new(sizes: Vec<u32>) -> Self {
+        let mut with_size = vec![0; sizes.iter().max().map_or(0, |most| *most as usize) + 2];
+        for s in &sizes {
+            with_size[*s as usize] += 1;
+        }
+        let least = sizes.iter().min().copied().unwrap_or(0);
+        Self { part: vec![0..0; sizes.len()], sizes, with_size, least, sorted: Vec::new(), grouped: Vec::new(), counts: Vec::new() }
+    }
 
     /// Gives every partition without an owner, in ascending order, to the least loaded of `members` (ascending, not empty).
     pub(super) fn fill(&mut self, members: &[u32], partitions: Range<usize>, owners: &mut [u32]) {
@@ -30,8 +41,8 @@ impl Levels {
         if free == 0 {
             return;
         }
-        // Mostly the lowest level alone has room for all: one scan, no sorting.
-        self.lowest(members);
+        // Mostly the lowest level has room for all: no sorting, and often not even a look at every member.
+        self.lowest(members, free);
         if free > self.sorted.len() {
             self.sort(members);
         }
@@ -40,7 +51,7 @@ impl Levels {
             if owners[p] == NOBODY {
                 let member = low.next(&self.sorted, &self.sizes);
                 owners[p] = member;
-                self.sizes[member as usize] += 1;
+                self.raise(member);
             }
         }
     }
@@ -48,8 +59,9 @@ impl Levels {
     /// Moves partitions of one topic from its most to its least loaded subscribers until they differ by at most one, or nobody above has any to give.
     /// Returns how many moved.
     pub(super) fn even_out(&mut self, members: &[u32], partitions: Range<usize>, owners: &mut [u32]) -> usize {
-        let (least, most) = self.spread(members);
-        if most - least <= 1 {
+        // An owner can give if some subscriber would still be below it afterwards.
+        let most = owners[partitions.clone()].iter().filter_map(|o| self.sizes.get(*o as usize)).max().copied().unwrap_or(0);
+        if self.least + 1 >= most || !members.iter().any(|m| self.sizes[*m as usize] + 1 < most) {
             return 0;
         }
         self.sort(members);
@@ -65,14 +77,36 @@ impl Levels {
                 break;
             }
             owners[partition as usize] = to;
-            self.sizes[from as usize] -= 1;
-            self.sizes[to as usize] += 1;
+            self.lower(from);
+            self.raise(to);
             moved += 1;
         }
         for (owner, _) in &self.grouped {
             self.part[*owner as usize] = 0..0;
         }
         moved
+    }
+
+    fn raise(&mut self, member: u32) {
+        let size = &mut self.sizes[member as usize];
+        self.with_size[*size as usize] -= 1;
+        *size += 1;
+        if self.with_size.len() == *size as usize {
+            self.with_size.push(0);
+        }
+        self.with_size[*size as usize] += 1;
+        // Ends at the raised member at the latest.
+        while self.with_size[self.least as usize] == 0 {
+            self.least += 1;
+        }
+    }
+
+    fn lower(&mut self, member: u32) {
+        let size = &mut self.sizes[member as usize];
+        self.with_size[*size as usize] -= 1;
+        *size -= 1;
+        self.with_size[*size as usize] += 1;
+        self.least = self.least.min(*size);
     }
 
     /// The next of the most loaded members that has a partition of the topic to give.
@@ -86,8 +120,8 @@ impl Levels {
         }
     }
 
-    /// Leaves the members of the lowest level in `sorted`.
-    fn lowest(&mut self, members: &[u32]) {
+    /// Leaves members of the lowest level in `sorted`: all of them, or as many as are wanted.
+    fn lowest(&mut self, members: &[u32], wanted: usize) {
         self.sorted.clear();
         let mut level = u32::MAX;
         for &m in members {
@@ -98,6 +132,10 @@ impl Levels {
             }
             if size == level {
                 self.sorted.push(m);
+                // Nobody is below the least of all.
+                if level == self.least && self.sorted.len() == wanted {
+                    return;
+                }
             }
         }
     }
