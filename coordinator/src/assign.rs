@@ -7,9 +7,13 @@
 
 pub mod client;
 mod edge;
+pub mod preferences;
+pub mod rack_aware;
 pub mod range;
 pub mod spec;
+mod subscribers;
 pub mod uniform;
+pub mod weighted;
 
 use crate::{ids::*, metadata::TopicFacts, state::Group};
 use spec::{Owners, Spec};
@@ -29,10 +33,12 @@ pub trait Assignor: Sync {
     fn assign(&self, group: &Spec) -> Owners;
 }
 
-/// The assignors of the coordinator; the first is the default.
+/// The assignors that members can ask for, Kafka's; the first is the default.
 pub const SERVER: [&dyn Assignor; 2] = [&uniform::Uniform, &range::Range];
 /// Their names.
 pub const ASSIGNORS: [&str; 2] = ["uniform", "range"];
+/// Assignors that need more than topics tell today: zones, weights and capacities. `assign` knows them; members cannot ask for them yet.
+pub const EXTENDED: [&dyn Assignor; 2] = [&rack_aware::RackAware, &weighted::Weighted];
 
 /// What an assignor sees, by name.
 #[derive(Clone, Debug, Default)]
@@ -45,6 +51,16 @@ pub struct Input {
     pub previous: Assignment,
     /// The instance ids of static members.
     pub instances: BTreeMap<MemberId, InstanceId>,
+    /// The racks of members that name one.
+    pub racks: BTreeMap<MemberId, String>,
+    /// Partition → the zones where it has a replica or is declared to be.
+    pub zones: BTreeMap<Partition, BTreeSet<String>>,
+    /// Partition → its weight, if it is not 1.
+    pub weights: BTreeMap<Partition, u32>,
+    /// Member → its capacity, if it is not 1.
+    pub capacities: BTreeMap<MemberId, u32>,
+    /// How many partitions may change their owner at once; nothing: any number.
+    pub moves_max: Option<usize>,
 }
 impl Input {
     /// The input that a group gives.
@@ -54,13 +70,15 @@ impl Input {
             topics: topics.iter().map(|(t, f)| (t.clone(), f.partitions)).collect(),
             previous: g.target.clone(),
             instances: g.members.iter().filter_map(|(id, m)| Some((id.clone(), m.instance_id.clone()?))).collect(),
+            racks: g.members.iter().filter_map(|(id, m)| Some((id.clone(), m.rack.clone()?))).collect(),
+            ..Self::default()
         }
     }
 }
 
 /// Runs the assignor `name`. Unknown names are refused where they enter; should one get here, it means the default.
 pub fn assign(name: &str, input: &Input) -> Assignment {
-    let assignor = SERVER.iter().find(|a| a.name() == name).unwrap_or(&SERVER[0]);
+    let assignor = SERVER.iter().chain(&EXTENDED).find(|a| a.name() == name).unwrap_or(&SERVER[0]);
     edge::named(input, &assignor.assign(&edge::spec(input)))
 }
 

@@ -2,6 +2,7 @@
 
 use super::{
     Assignment, Input,
+    preferences::{Loads, NOWHERE, Zones},
     spec::{NOBODY, Owners, Spec},
 };
 use crate::ids::*;
@@ -30,6 +31,8 @@ pub(super) fn spec(input: &Input) -> Spec {
     Spec::new(&counts, subscriptions, subscription_of)
         .and_then(|s| s.with_previous(previous(input, &topic_numbers)))
         .and_then(|s| s.with_static_first(static_first(input)))
+        .and_then(|s| if input.zones.is_empty() { Ok(s) } else { s.with_zones(zones(input)) })
+        .and_then(|s| if input.weights.is_empty() && input.capacities.is_empty() && input.moves_max.is_none() { Ok(s) } else { s.with_loads(loads(input)) })
         .expect("limits keep partitions below 2^32, and every number was drawn from the list that it points into")
 }
 
@@ -78,6 +81,31 @@ fn static_first(input: &Input) -> Vec<u32> {
     order.sort_unstable();
     order.into_iter().map(|(_, _, number)| number).collect()
 }
+
+/// Zones are numbered in the order of their names.
+fn zones(input: &Input) -> Zones {
+    let names: BTreeSet<&String> = input.racks.values().chain(input.zones.values().flatten()).collect();
+    let numbers: BTreeMap<&String, u32> = names.into_iter().zip(0..).collect();
+    let nowhere = BTreeSet::new();
+    let set_of = |p: &Partition| input.zones.get(p).unwrap_or(&nowhere);
+    let distinct: BTreeMap<&BTreeSet<String>, u32> = partitions(input).map(|p| set_of(&p)).collect::<BTreeSet<_>>().into_iter().zip(0..).collect();
+    Zones {
+        of_member: input.subscriptions.keys().map(|m| input.racks.get(m).map_or(NOWHERE, |r| numbers[r])).collect(),
+        sets: distinct.keys().map(|set| set.iter().map(|z| numbers[z]).collect()).collect(),
+        set_of: partitions(input).map(|p| distinct[set_of(&p)]).collect(),
+    }
+}
+
+/// A weight of 0 counts as 1.
+fn loads(input: &Input) -> Loads {
+    Loads {
+        weights: partitions(input).map(|p| input.weights.get(&p).map_or(1, |w| (*w).max(1))).collect(),
+        capacities: input.subscriptions.keys().map(|m| input.capacities.get(m).copied().unwrap_or(1)).collect(),
+        moves_max: input.moves_max.unwrap_or(usize::MAX),
+    }
+}
+
+fn partitions(input: &Input) -> impl Iterator<Item = Partition> + '_ { input.topics.iter().flat_map(|(t, n)| (0..*n).map(|p| Partition::new(t.clone(), p))) }
 
 /// The assignment by name; members without partitions are listed.
 pub(super) fn named(input: &Input, owners: &Owners) -> Assignment {

@@ -1,6 +1,7 @@
 //! A group in dense numbers, as assignors see it. Members, topics and partitions are numbered in ascending order of their names, so that "ascending"
 //! means the same on both sides of the edge. Partition p of topic t has the number `first[t] + p`.
 
+use super::preferences::{Loads, Zones};
 use std::ops::Range;
 use thiserror::Error;
 
@@ -21,6 +22,8 @@ pub struct Spec {
     static_first: Vec<u32>,
     /// Partition → the member that had it; who lost its subscription is still written here.
     previous: Vec<u32>,
+    zones: Option<Zones>,
+    loads: Option<Loads>,
 }
 
 /// Why numbers do not make up a group.
@@ -32,6 +35,8 @@ pub enum SpecError {
     OutOfRange { what: &'static str, index: u32, count: usize },
     #[error("subscription {0} is not in ascending order")]
     Unordered(usize),
+    #[error("the weight of partition {0} is 0: the least weight is 1")]
+    NoWeight(usize),
     #[error("{what} has {given} entries, not {needed}")]
     WrongLength { what: &'static str, given: usize, needed: usize },
 }
@@ -61,6 +66,8 @@ impl Spec {
             subscription_of,
             static_first: (0..members).collect(),
             previous: vec![NOBODY; total as usize],
+            zones: None,
+            loads: None,
         })
     }
 
@@ -80,6 +87,20 @@ impl Spec {
         Ok(self)
     }
 
+    /// The same group with zones, for assignors that prefer near partitions.
+    pub fn with_zones(mut self, zones: Zones) -> Result<Self, SpecError> {
+        zones.check(self.members(), self.partitions())?;
+        self.zones = Some(zones);
+        Ok(self)
+    }
+
+    /// The same group with weights and capacities, for assignors that look at them.
+    pub fn with_loads(mut self, loads: Loads) -> Result<Self, SpecError> {
+        loads.check(self.members(), self.partitions())?;
+        self.loads = Some(loads);
+        Ok(self)
+    }
+
     pub fn members(&self) -> usize { self.subscription_of.len() }
     pub fn topics(&self) -> usize { self.first.len().saturating_sub(1) }
     pub fn partitions(&self) -> usize { self.first.last().copied().unwrap_or(0) as usize }
@@ -96,17 +117,19 @@ impl Spec {
     pub fn subscribes(&self, member: u32, topic: u32) -> bool { self.subscription(member).binary_search(&topic).is_ok() }
     pub fn static_first(&self) -> &[u32] { &self.static_first }
     pub fn previous(&self) -> &[u32] { &self.previous }
+    pub fn zones(&self) -> Option<&Zones> { self.zones.as_ref() }
+    pub fn loads(&self) -> Option<&Loads> { self.loads.as_ref() }
 }
 
 /// Partition → the member that is to have it, or `NOBODY` where no member subscribes to the topic.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Owners(pub Vec<u32>);
 
-fn length(what: &'static str, given: usize, needed: usize) -> Result<(), SpecError> {
+pub(super) fn length(what: &'static str, given: usize, needed: usize) -> Result<(), SpecError> {
     if given == needed { Ok(()) } else { Err(SpecError::WrongLength { what, given, needed }) }
 }
 
-fn below<'a>(what: &'static str, mut indexes: impl Iterator<Item = &'a u32>, count: usize) -> Result<(), SpecError> {
+pub(super) fn below<'a>(what: &'static str, mut indexes: impl Iterator<Item = &'a u32>, count: usize) -> Result<(), SpecError> {
     match indexes.find(|i| **i as usize >= count) {
         Some(index) => Err(SpecError::OutOfRange { what, index: *index, count }),
         None => Ok(()),

@@ -14,20 +14,23 @@ pub struct Uniform;
 impl Assignor for Uniform {
     fn name(&self) -> &'static str { "uniform" }
 
-    fn assign(&self, group: &Spec) -> Owners {
-        if group.members() == 0 {
-            Owners(vec![NOBODY; group.partitions()])
-        } else if group.is_homogeneous() {
-            homogeneous(group)
-        } else {
-            heterogeneous::assign(group)
-        }
+    fn assign(&self, group: &Spec) -> Owners { from(group, group.previous()) }
+}
+
+/// As `Uniform`, with another target so far than the group's.
+pub(super) fn from(group: &Spec, previous: &[u32]) -> Owners {
+    if group.members() == 0 {
+        Owners(vec![NOBODY; group.partitions()])
+    } else if group.is_homogeneous() {
+        homogeneous(group, previous)
+    } else {
+        heterogeneous::assign(group, previous)
     }
 }
 
 /// Equal subscriptions. Every member is due `floor` partitions, and `extras` members one more. Members keep their first partitions up to that, those
 /// that had more than `floor` taking the extras first; what is left goes to the others in order, and the last of them get the extras that are left.
-fn homogeneous(group: &Spec) -> Owners {
+fn homogeneous(group: &Spec, previous: &[u32]) -> Owners {
     let members = group.members();
     let mut owners = vec![NOBODY; group.partitions()];
     let topics = group.subscription(0);
@@ -37,7 +40,7 @@ fn homogeneous(group: &Spec) -> Owners {
 
     let mut had = vec![0u32; members];
     for p in topics.iter().flat_map(|t| group.of_topic(*t)) {
-        if let Some(n) = had.get_mut(group.previous()[p] as usize) {
+        if let Some(n) = had.get_mut(previous[p] as usize) {
             *n += 1;
         }
     }
@@ -55,7 +58,7 @@ fn homogeneous(group: &Spec) -> Owners {
     let mut surplus: Vec<(u32, u32)> = Vec::new();
     let mut kept = vec![0u32; members];
     for p in topics.iter().flat_map(|t| group.of_topic(*t)) {
-        let before = group.previous()[p];
+        let before = previous[p];
         match kept.get_mut(before as usize) {
             None => free.push(p as u32),
             Some(k) if *k < quota[before as usize] => {

@@ -3,13 +3,16 @@
 //! gets more even, or the passes are used up. Balance is best effort here: overlapping subscriptions can need moves through a third member.
 
 use super::levels::Levels;
-use crate::assign::spec::{NOBODY, Owners, Spec};
+use crate::assign::{
+    spec::{NOBODY, Owners, Spec},
+    subscribers::Subscribers,
+};
 
 /// Passes over all topics before an assignment counts as even enough. With disjoint groups of equal subscriptions two are needed.
 const PASSES_MAX: usize = 16;
 
-pub(super) fn assign(group: &Spec) -> Owners {
-    let mut owners = kept(group);
+pub(super) fn assign(group: &Spec, previous: &[u32]) -> Owners {
+    let mut owners = kept(group, previous);
     let mut sizes = vec![0u32; group.members()];
     for owner in owners.iter().filter(|o| **o != NOBODY) {
         sizes[*owner as usize] += 1;
@@ -25,12 +28,12 @@ pub(super) fn assign(group: &Spec) -> Owners {
 }
 
 /// The previous owners that still subscribe.
-fn kept(group: &Spec) -> Vec<u32> {
+fn kept(group: &Spec, previous: &[u32]) -> Vec<u32> {
     let mut owners = vec![NOBODY; group.partitions()];
     for topic in 0..group.topics() as u32 {
         let mut last = (NOBODY, false);
         for p in group.of_topic(topic) {
-            let before = group.previous()[p];
+            let before = previous[p];
             if before == NOBODY {
                 continue;
             }
@@ -44,99 +47,6 @@ fn kept(group: &Spec) -> Vec<u32> {
         }
     }
     owners
-}
-
-/// Who subscribes to which topic. Topics with the same subscribers share one list.
-struct Subscribers {
-    /// Topic → its class.
-    class_of: Vec<u32>,
-    /// Class → the place of its list in `members`; one more at the end.
-    start: Vec<u32>,
-    members: Vec<u32>,
-}
-impl Subscribers {
-    fn of(group: &Spec) -> Self {
-        let (class_of, classes) = classes(group);
-        // A subscription holds a class or nothing of it, so that one topic stands for all of its class.
-        let mut first_of_class = vec![u32::MAX; classes];
-        for (topic, class) in (0u32..).zip(&class_of) {
-            first_of_class[*class as usize] = first_of_class[*class as usize].min(topic);
-        }
-        let stands = |topic: &&u32| first_of_class[class_of[**topic as usize] as usize] == **topic;
-        let held: Vec<Vec<u32>> = if classes == group.topics() {
-            Vec::new()
-        } else {
-            group.subscriptions().iter().map(|topics| topics.iter().filter(stands).copied().collect()).collect()
-        };
-        let topics_of = |m: u32| held.get(group.subscription_of(m) as usize).map_or_else(|| group.subscription(m), Vec::as_slice);
-
-        let mut start = vec![0u32; classes + 1];
-        for m in 0..group.members() as u32 {
-            for t in topics_of(m) {
-                start[class_of[*t as usize] as usize + 1] += 1;
-            }
-        }
-        for c in 0..classes {
-            start[c + 1] += start[c];
-        }
-        let mut next = start.clone();
-        let mut members = vec![0; start[classes] as usize];
-        for m in 0..group.members() as u32 {
-            for t in topics_of(m) {
-                let place = &mut next[class_of[*t as usize] as usize];
-                members[*place as usize] = m;
-                *place += 1;
-            }
-        }
-        Self { class_of, start, members }
-    }
-
-    /// Ascending.
-    fn of_topic(&self, topic: u32) -> &[u32] {
-        let class = self.class_of[topic as usize] as usize;
-        &self.members[self.start[class] as usize..self.start[class + 1] as usize]
-    }
-}
-
-/// Topic → its class, and how many there are. Two topics are of one class if every subscription holds both or neither: starting from one class, each
-/// subscription splits those that it holds in part.
-fn classes(group: &Spec) -> (Vec<u32>, usize) {
-    let mut class_of = vec![0u32; group.topics()];
-    let mut sizes = vec![group.topics() as u32];
-    // Per class: how many of its topics the subscription holds, and into which class they go.
-    let (mut held, mut split_to) = (vec![0u32], vec![u32::MAX]);
-    let mut seen: Vec<u32> = Vec::new();
-    for topics in group.subscriptions() {
-        if sizes.len() == group.topics() {
-            break;
-        }
-        for t in topics {
-            let class = class_of[*t as usize];
-            if held[class as usize] == 0 {
-                seen.push(class);
-            }
-            held[class as usize] += 1;
-        }
-        for &class in &seen {
-            if held[class as usize] < sizes[class as usize] {
-                split_to[class as usize] = sizes.len() as u32;
-                sizes[class as usize] -= held[class as usize];
-                sizes.push(held[class as usize]);
-                held.push(0);
-                split_to.push(u32::MAX);
-            }
-        }
-        for t in topics {
-            let class = &mut class_of[*t as usize];
-            if split_to[*class as usize] != u32::MAX {
-                *class = split_to[*class as usize];
-            }
-        }
-        for class in seen.drain(..) {
-            (held[class as usize], split_to[class as usize]) = (0, u32::MAX);
-        }
-    }
-    (class_of, sizes.len())
 }
 
 /// The subscribed topics, those first that have many partitions for few subscribers.
