@@ -39,6 +39,7 @@ fn group_problem(e: &G) -> Problem {
         G::UnsupportedAssignor { .. } => of(code::UNSUPPORTED_ASSIGNOR),
         G::Invalid { .. } => of(code::INVALID_FIELD),
         G::LimitReached { limit, .. } => of(code::LIMIT_REACHED).at_limit(limit).after(LIMIT_AGAIN_MS),
+        G::Classic { .. } => of(code::INCONSISTENT_GROUP_PROTOCOL),
         G::Quarantined { .. } => of(code::GROUP_QUARANTINED).after(LIMIT_AGAIN_MS),
         G::Unavailable { .. } => of(code::UNAVAILABLE).after(AGAIN_MS),
     }

@@ -214,8 +214,8 @@ fn group_schemas() -> Vec<(&'static str, Value)> {
     let of_topics = || list(reference("TopicPartitions"));
     let page = |of: &str| object(false, &[("items!", list(reference(of))), ("next!?", string()), ("as_of_index?", told(count(), "Set when this is one node's applied state."))]);
     vec![
-        ("GroupState", one_of(&["empty", "assigning", "reconciling", "stable", "dead"])),
-        ("GroupType", one_of(&["consumer"])),
+        ("GroupState", one_of(&["empty", "assigning", "reconciling", "stable", "preparing_rebalance", "completing_rebalance", "dead"])),
+        ("GroupType", one_of(&["consumer", "classic"])),
         ("GroupSummary", object(false, &[
             ("group!", string()), ("type!", reference("GroupType")), ("state!", reference("GroupState")), ("members!", count()), ("revision!", count()),
         ])),

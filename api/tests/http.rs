@@ -35,7 +35,7 @@ impl Backend for Fake {
     fn metadata(&self) -> Arc<Metadata> { Arc::new(self.0.lock().unwrap().image.clone()) }
     async fn fresh_metadata(&self) -> Result<Arc<Metadata>, Refused> { Ok(self.metadata()) }
     async fn list_groups(&self) -> GroupList {
-        let g = |name: &str, state| GroupItem { group: name.into(), state, members: 2, revision: 9 };
+        let g = |name: &str, state| GroupItem { group: name.into(), classic: false, state, members: 2, revision: 9 };
         GroupList { groups: vec![g("b", GroupState::Stable), g("a", GroupState::Empty), g("c1", GroupState::Stable)], as_of_index: Some(4) }
     }
     fn cluster(&self) -> ClusterView { ClusterView { node_id: 1, ..Default::default() } }
@@ -280,6 +280,7 @@ fn every_refusal_is_in_the_table_and_agrees_with_the_core() {
         (G::NonEmptyGroup { members: 1 }, code::NON_EMPTY_GROUP), (G::GroupDraining { holds: 1, remaining_ms: 1 }, code::GROUP_DRAINING),
         (G::SubscribedToTopic { topic: "t".into() }, code::GROUP_SUBSCRIBED_TO_TOPIC), (G::UnsupportedAssignor { name: "a".into() }, code::UNSUPPORTED_ASSIGNOR),
         (G::Invalid { field: "f".into(), detail: "d".into() }, code::INVALID_FIELD), (G::LimitReached { limit: "members".into(), max: 1 }, code::LIMIT_REACHED),
+        (G::Classic { code: baton_coordinator::classic::ClassicCode::InconsistentGroupProtocol, member: None }, code::INCONSISTENT_GROUP_PROTOCOL),
         (G::Quarantined { reason: "r".into() }, code::GROUP_QUARANTINED), (G::Unavailable { reason: "r".into() }, code::UNAVAILABLE),
     ];
     for (e, c) in group {

@@ -1,6 +1,6 @@
 //! What is asked of a shard and what it answers. Plain data; no rule lives here.
 
-use crate::ids::*;
+use crate::{classic::{Classic, ClassicAnswer, ClassicCode, ClassicCommand}, ids::*};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use thiserror::Error;
@@ -35,6 +35,8 @@ pub enum Command {
     DeleteGroup { force: bool },
     /// The group as a person wants to see it.
     Describe,
+    /// A request of the classic protocol.
+    Classic(ClassicCommand),
     /// The last history records, from revision `since` on.
     History { since: u64 },
 }
@@ -102,9 +104,9 @@ pub struct CommitOffset {
 /// A member's state in its reconciliation (KIP-848).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum MemberState { Stable, UnrevokedPartitions, UnreleasedPartitions }
-/// A group's state (KIP-848).
+/// A group's state: of KIP-848, and with `PreparingRebalance` and `CompletingRebalance` of a classic group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum GroupState { Empty, Assigning, Reconciling, Stable, Dead }
+pub enum GroupState { Empty, Assigning, Reconciling, Stable, PreparingRebalance, CompletingRebalance, Dead }
 
 /// What an accepted request is answered with.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
@@ -118,6 +120,7 @@ pub enum Response {
     OffsetsDeleted { count: u64 },
     Deleted,
     Group(Box<GroupView>),
+    Classic(ClassicAnswer),
     /// The records of a group's history by their numbers, `first` to below `next`. They are on disk: the node that answers fetches them.
     HistoryAt { first: u64, next: u64 },
     /// What `HistoryAt` becomes on its way out.
@@ -189,6 +192,8 @@ pub struct GroupView {
     pub partitions: Vec<OwnerView>,
     /// Set when a record broke an invariant: the group grants nothing until it is repaired.
     pub quarantined: Option<String>,
+    /// A classic group, with what its members said and got.
+    pub classic: Option<Box<Classic>>,
 }
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
 pub struct MemberView {
@@ -262,6 +267,9 @@ pub enum GroupError {
     Invalid { field: String, detail: String },
     #[error("{limit} is limited to {max}")]
     LimitReached { limit: String, max: u64 },
+    /// A refusal of the classic protocol. `member` is the id that the answer names, if any.
+    #[error("{code}")]
+    Classic { code: ClassicCode, member: Option<MemberId> },
     #[error("the group is quarantined: {reason}; run `baton group repair`")]
     Quarantined { reason: String },
     /// Decided elsewhere or later; the outcome is unknown when a proposal was out.

@@ -105,9 +105,10 @@ pub struct Limits {
     pub history_max: usize,
     /// A drain is proposed when its records reach about this size, bytes.
     pub entry_bytes: usize,
+    pub classic: crate::classic::Config,
 }
 impl Default for Limits {
-    fn default() -> Self { Self { members_max: 100_000, groups_max: 100_000, subscription_max: 1_000, history_max: 1_000, entry_bytes: 256 << 10 } }
+    fn default() -> Self { Self { members_max: 100_000, groups_max: 100_000, subscription_max: 1_000, history_max: 1_000, entry_bytes: 256 << 10, classic: crate::classic::Config::default() } }
 }
 
 /// The clock drift bound ρ, in percent, and what follows from it (`safety.md` 10).

@@ -5,9 +5,10 @@ mod heartbeat;
 mod offsets;
 mod view;
 
+pub use offsets::commit_without_token;
 pub use view::{group_view, heartbeat_view};
 
-use crate::{assign, command::*, draft::Draft, ids::*, record::*, reconcile, seeded, state::*};
+use crate::{assign, classic, command::*, draft::Draft, ids::*, record::*, reconcile, seeded, state::*};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What only the leader's timers ask for; each is checked again against the state it meets.
@@ -23,6 +24,8 @@ pub enum TimerCommand {
     LowerSession { member: MemberId, told_ms: u64 },
     /// The assignment interval is over, or the metadata changed.
     Refresh,
+    /// Of a classic group.
+    Classic(classic::Due),
 }
 
 /// Decides a request. Reads give their answer without records.
@@ -41,6 +44,8 @@ pub fn request(draft: &mut Draft, group: &GroupId, command: &Command) -> Result<
         Command::DeleteOffsets { topic } => offsets::delete(draft, group, topic),
         Command::DeleteGroup { force } => delete(draft, group, *force),
         Command::Describe => Ok(Response::Group(Box::new(group_view(group, existing(draft, group)?, draft.context)))),
+        // Carried out by the shard, which knows who waits.
+        Command::Classic(_) => Err(GroupError::Unavailable { reason: "a request of the classic protocol is taken by the group's shard".into() }),
         Command::History { .. } => existing(draft, group).map(|g| Response::HistoryAt { first: g.history.first, next: g.history.next }),
     }
 }
@@ -76,6 +81,8 @@ pub fn timer(draft: &mut Draft, group: &GroupId, command: &TimerCommand) {
                 draft.put(Record::Session { member: member.clone(), told_ms: *told_ms, promised_ms: *told_ms });
             }
         }
+        // Classic groups take turns of their own (`shard/classic.rs`).
+        TimerCommand::Classic(_) => {}
         TimerCommand::Refresh => {
             refresh_metadata(draft, group, Bump::IfChanged);
             retarget(draft);
@@ -143,8 +150,8 @@ fn release_holds(draft: &mut Draft, holds: Vec<(Partition, FencingToken)>, why: 
 /// Deletes an empty group. Held partitions keep it; `force` gives up one-believer for them.
 fn delete(draft: &mut Draft, group: &GroupId, force: bool) -> Result<Response, GroupError> {
     let g = existing(draft, group)?;
-    if !g.members.is_empty() {
-        return Err(GroupError::NonEmptyGroup { members: g.members.len() as u64 });
+    if g.members_count() > 0 {
+        return Err(GroupError::NonEmptyGroup { members: g.members_count() as u64 });
     }
     if !g.holds.is_empty() && !force && !seeded::on(25) {
         let remaining_ms = g.holds.keys().map(|p| (draft.context.hold_remaining)(p)).max().unwrap_or(0);

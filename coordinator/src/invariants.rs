@@ -1,13 +1,14 @@
 //! One function per invariant of `docs/invariants.md`, on the state of one group. Called on every draft before it is proposed and by the simulation
 //! after every applied entry. They look, they never mend.
 
-use crate::{command::OwnerState, ids::*, seeded, state::*};
+use crate::{classic, command::OwnerState, ids::*, seeded, state::*};
 
 /// Every broken invariant, as sentences; empty when all hold.
 pub fn check(g: &Group) -> Vec<String> {
     let mut broken = Vec::new();
     one_owner(g, &mut broken);
     epochs(g, &mut broken);
+    classic::record::check(g, &mut broken);
     broken
 }
 

@@ -4,6 +4,7 @@
 //! changes state, `reconcile` is the revoke-before-assign rule, `shard` is the object that a node drives, `invariants` has one function per invariant.
 
 pub mod assign;
+pub mod classic;
 pub mod command;
 pub mod config;
 pub mod decide;

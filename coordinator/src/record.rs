@@ -61,6 +61,8 @@ pub enum Record {
     History(Box<HistoryRecord>),
     /// The group is gone, with its offsets. Its shard's tokens go on from where they are.
     Deleted,
+    /// A fact about a classic group.
+    Classic(Box<crate::classic::ClassicRecord>),
     /// Checks on the draft failed too often: the group grants nothing until it is repaired.
     Quarantined { reason: String },
 }

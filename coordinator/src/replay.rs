@@ -1,7 +1,7 @@
 //! Replays committed records onto a group: the only file that changes `Group`. Called by every node for every committed batch, and by
 //! `decide` on its draft, so what was checked is what is applied. Never reads a clock. A violation undoes the batch.
 
-use crate::{command::*, ids::*, record::*, seeded, state::*};
+use crate::{classic, command::*, ids::*, record::*, seeded, state::*};
 use std::{collections::BTreeSet, sync::Arc};
 use thiserror::Error;
 
@@ -140,7 +140,7 @@ pub fn record(slot: &mut Option<Arc<Group>>, r: &Record, last_token: &mut u64) -
     }
     if let Record::Deleted = r {
         let g = slot.take().ok_or_else(|| missing("the group"))?;
-        return if g.members.is_empty() { Ok(()) } else { Err(Violation::Broken { what: "a group with members was deleted".into() }) };
+        return if g.members_count() == 0 { Ok(()) } else { Err(Violation::Broken { what: "a group with members was deleted".into() }) };
     }
     let g = Arc::make_mut(slot.as_mut().ok_or_else(|| missing("the group"))?);
     match r {
@@ -214,6 +214,7 @@ pub fn record(slot: &mut Option<Arc<Group>>, r: &Record, last_token: &mut u64) -
             }
             Ok(())
         }
+        Record::Classic(r) => classic::record::replay(g, r),
         Record::Quarantined { reason } => {
             g.quarantined = Some(reason.clone());
             Ok(())

@@ -4,6 +4,7 @@
 //! One entry of a shard is in flight at a time, and it carries the sequence it was decided on; a command of a group that is in it waits.
 //! Without such an entry, or for other groups, a command without records (a steady heartbeat) is answered without the log.
 
+mod classic;
 mod soft;
 
 use crate::{command::*, config::Limits, decide, draft::*, ids::*, invariants, metadata::Metadata, record::*, replay, replay::{HistoryChange, Outcome}, seeded, state::*, timers::*};
@@ -72,7 +73,8 @@ enum What {
 struct Answer {
     ticket: Ticket,
     group: GroupId,
-    command: Command,
+    /// What was asked; None where the answer is the last word on a request that was held.
+    command: Option<Command>,
     arrived: Millis,
     result: Result<Response, GroupError>,
 }
@@ -82,6 +84,9 @@ struct InFlight {
     base_sequence: u64,
     groups: BTreeSet<GroupId>,
     replies: Vec<Answer>,
+    decided_at: Millis,
+    /// The timers of classic groups that the entry's answers start.
+    armed: Vec<(Timer, Millis)>,
 }
 
 /// A heartbeat that is held until something changes for its member (`wait_ms`).
@@ -107,6 +112,12 @@ struct Leading {
     refused: BTreeMap<GroupId, u32>,
     /// Groups whose soft state must follow what was replayed, with the members that the batch names.
     touched: Vec<(GroupId, BTreeSet<MemberId>)>,
+    /// Who waits in which classic group, and for what.
+    classic: BTreeMap<GroupId, crate::classic::Soft>,
+    /// Timers armed with an entry that has been applied, and when that was decided.
+    armed: Vec<(Timer, Millis, Millis)>,
+    /// Groups whose batch was not applied: what was decided with it did not happen.
+    lost: BTreeSet<GroupId>,
 }
 
 /// A group as it is now; None: it is gone.
@@ -178,10 +189,12 @@ impl Shard {
     }
     /// The applied state of one group, for checks.
     pub fn group(&self, group: &GroupId) -> Option<&Group> { self.state.groups.get(group).map(|g| &**g) }
+    /// Who waits in a classic group and for what, while this node leads it; for checks.
+    pub fn classic_soft(&self, group: &GroupId) -> Option<&crate::classic::Soft> { self.leading.as_ref().and_then(|l| l.classic.get(group)) }
     /// The whole applied state, for checks.
     pub fn state(&self) -> &State { &self.state }
     /// Id, state, member count and revision of every group, as applied here.
-    pub fn groups(&self) -> Vec<(GroupId, GroupState, usize, u64)> { self.state.groups.iter().map(|(id, g)| (id.clone(), g.state(), g.members.len(), g.revision)).collect() }
+    pub fn groups(&self) -> Vec<(GroupId, GroupState, usize, u64)> { self.state.groups.iter().map(|(id, g)| (id.clone(), g.state(), g.members_count(), g.revision)).collect() }
     /// Counters since the process started.
     pub fn stats(&self) -> ShardStats { self.stats }
     /// The term it leads in.
@@ -213,6 +226,8 @@ impl Shard {
             return;
         }
         let Some(f) = l.in_flight.take() else { return };
+        l.armed.extend(f.armed.into_iter().map(|(t, at)| (t, at, f.decided_at)));
+        l.lost.extend(entry.batches.iter().zip(&outcomes).filter(|(_, o)| **o != Outcome::Applied).map(|(b, _)| b.group.clone()));
         for a in f.replies {
             let applied = entry.batches.iter().zip(&outcomes).find(|(b, _)| b.group == a.group).is_none_or(|(_, o)| *o == Outcome::Applied);
             if applied {
@@ -250,7 +265,7 @@ impl Shard {
             self.step_down();
             self.leading = Some(Leading {
                 node, term, timers: Timers::default(), rearmed_at: now.mono_ms, queue: VecDeque::new(), in_flight: None, held: BTreeMap::new(), assigned_at: BTreeMap::new(),
-                refused: BTreeMap::new(), touched: Vec::new(),
+                refused: BTreeMap::new(), touched: Vec::new(), classic: BTreeMap::new(), armed: Vec::new(), lost: BTreeSet::new(),
             });
         }
         let Some(l) = &mut self.leading else { return };
@@ -262,6 +277,7 @@ impl Shard {
         }
         for (id, g) in &self.state.groups {
             soft::arm_group(l, id, g, &self.image, now);
+            classic::take_over(l, id, g, &self.limits, now);
         }
         self.refresh_groups(now);
     }
@@ -271,7 +287,7 @@ impl Shard {
         let Some(l) = self.leading.take() else { return };
         // Answers that were ready but not fetched are lost with the term they belong to.
         let ready = std::mem::take(&mut self.out).into_iter().filter_map(|a| if let Action::Reply { ticket, .. } = a { Some(ticket) } else { None });
-        let waiting = l.queue.into_iter().filter_map(|w| w.ticket).chain(l.held.into_values().map(|h| h.ticket));
+        let waiting = l.queue.into_iter().filter_map(|w| w.ticket).chain(l.held.into_values().map(|h| h.ticket)).chain(l.classic.values().flat_map(crate::classic::Soft::held).collect::<Vec<_>>());
         let in_flight = l.in_flight.into_iter().flat_map(|f| f.replies).map(|a| a.ticket);
         for ticket in ready.chain(waiting).chain(in_flight).collect::<Vec<_>>() {
             let result = Err(GroupError::Unavailable { reason: "this node stopped leading the group's shard".into() });
@@ -293,7 +309,8 @@ impl Shard {
         l.queue.push_back(Waiting { ticket: Some(ticket), group: request.group, what: What::Request(request.command), arrived: now.mono_ms, budget_ms: request.budget_ms });
     }
 
-    /// The caller went away: its held heartbeat is forgotten.
+    /// The caller went away: its held heartbeat is forgotten. A join or sync of a classic group stays: its client may come back for the answer of its member, and
+    /// if it does not, the session that begins with the answer says so.
     pub fn abandon(&mut self, ticket: Ticket) {
         let Some(l) = &mut self.leading else { return };
         if let Some((g, m)) = l.held.iter().find(|(_, h)| h.ticket == ticket).map(|(k, _)| k.clone()) {
@@ -369,9 +386,11 @@ impl Shard {
     /// Brings the soft state up to what was replayed since: timers of new and gone members, and held heartbeats that may go on.
     fn follow(&mut self, now: Now) {
         let Some(l) = &mut self.leading else { return };
+        classic::settle(l, &mut self.out, &self.state, &self.limits, now);
         for (id, members) in std::mem::take(&mut l.touched) {
             let group = self.state.groups.get(&id).map(|g| &**g);
             soft::follow_group(l, &id, group, &members, now);
+            classic::follow(l, &mut self.out, &id, group, &self.limits, now);
             // A held heartbeat of a group that changed is decided again: its member may have something to take or to give.
             let held: Vec<MemberId> = l.held.range((id.clone(), MemberId::from(""))..).take_while(|((g, _), _)| *g == id).map(|((_, m), _)| m.clone()).collect();
             for m in held {

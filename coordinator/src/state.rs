@@ -1,6 +1,6 @@
 //! What is replicated: the fold of the shard's log. Only `replay` changes it.
 
-use crate::{command::*, config::GroupConfig, ids::*, metadata::TopicFacts};
+use crate::{classic::{Classic, Phase}, command::*, config::GroupConfig, ids::*, metadata::TopicFacts};
 use serde::{Deserialize, Serialize};
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -63,6 +63,8 @@ pub struct Group {
     pub history: HistoryMark,
     /// Set when a record broke an invariant: grants nothing until it is repaired.
     pub quarantined: Option<String>,
+    /// Set while the group speaks the classic protocol: then nothing above has members.
+    pub classic: Option<Box<Classic>>,
 }
 
 /// What is left in memory of a group's history: the numbers of its records, from `first` to below `next`, and who was named when.
@@ -151,11 +153,19 @@ impl Group {
         Self {
             revision: 0, epoch: 1, target_epoch: 1, members: BTreeMap::new(), target: BTreeMap::new(), owners: BTreeMap::new(), holds: BTreeMap::new(),
             offsets: BTreeMap::new(), topics: BTreeMap::new(), metadata_revision: 0, config: GroupConfig::default(), fenced: VecDeque::new(), departed: VecDeque::new(),
-            history: HistoryMark::default(), quarantined: None,
+            history: HistoryMark::default(), quarantined: None, classic: None,
         }
     }
-    /// The group's state as KIP-848 names it.
+    /// The group's state as its protocol names it.
     pub fn state(&self) -> GroupState {
+        if let Some(c) = &self.classic {
+            return match c.phase {
+                Phase::Empty => GroupState::Empty,
+                Phase::Preparing => GroupState::PreparingRebalance,
+                Phase::Completing => GroupState::CompletingRebalance,
+                Phase::Stable => GroupState::Stable,
+            };
+        }
         if self.members.is_empty() {
             GroupState::Empty
         } else if self.epoch > self.target_epoch {
@@ -166,6 +176,8 @@ impl Group {
             GroupState::Reconciling
         }
     }
+    /// Members of either protocol.
+    pub fn members_count(&self) -> usize { self.members.len() + self.classic.as_ref().map_or(0, |c| c.members.len()) }
     /// Whether this incarnation left or was replaced.
     pub fn is_fenced(&self, member: &MemberId, incarnation: Incarnation) -> bool { self.fenced.iter().any(|(m, i)| m == member && *i == incarnation) }
     /// All topics that some member subscribes to.

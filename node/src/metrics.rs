@@ -10,7 +10,10 @@ type Labels = Vec<(&'static str, String)>;
 pub fn all(inner: &Inner) -> Vec<Metric> {
     let mut out = Vec::new();
     let mut push = |name, help, counter, labels: Labels, value: f64| out.push(Metric { name, help, counter, labels, value });
-    let states = [("empty", GroupState::Empty), ("assigning", GroupState::Assigning), ("reconciling", GroupState::Reconciling), ("stable", GroupState::Stable), ("dead", GroupState::Dead)];
+    let states = [
+        ("empty", GroupState::Empty), ("assigning", GroupState::Assigning), ("reconciling", GroupState::Reconciling), ("stable", GroupState::Stable), ("preparing_rebalance", GroupState::PreparingRebalance),
+        ("completing_rebalance", GroupState::CompletingRebalance), ("dead", GroupState::Dead),
+    ];
     let mut by_state: BTreeMap<&str, usize> = states.iter().map(|(n, _)| (*n, 0)).collect();
     let (mut groups, mut members, mut offsets, mut quarantined, mut history) = (0, 0, 0, 0, 0);
     let mut total = ShardStats::default();

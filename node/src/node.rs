@@ -202,7 +202,8 @@ impl Node {
             let as_of_index = slot.applied();
             let shard = slot.shard();
             let id = shard.id();
-            all.extend(shard.groups().into_iter().map(|(group, state, members, revision)| GroupSummary { group, state, members, revision, shard: id, as_of_index }));
+            let classic = |g: &GroupId| shard.group(g).is_some_and(|g| g.classic.is_some());
+            all.extend(shard.groups().into_iter().map(|(group, state, members, revision)| GroupSummary { classic: classic(&group), group, state, members, revision, shard: id, as_of_index }));
         }
         all.sort_by(|a, b| a.group.cmp(&b.group));
         all

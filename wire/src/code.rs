@@ -40,6 +40,7 @@ codes! {
     FENCED_REMOVED 409 false "The member was removed from the group", "Stop using all partitions, then leave, or join again with member_epoch 0.";
     MEMBER_ID_IN_USE 409 true "Another process runs under this member id", "Wait until its session has passed, take another member id, or state predecessor_dead if it surely is.";
     UNRELEASED_INSTANCE_ID 409 false "The instance id belongs to another member", "Let its holder leave, or take another instance id.";
+    INCONSISTENT_GROUP_PROTOCOL 409 false "The group speaks another protocol", "Use another group, or stop the members of the other protocol first.";
     STALE_LEAVE 409 false "The leave is older than the member's join", "Nothing was changed and nothing need be done.";
     NON_EMPTY_GROUP 409 false "The group has members", "Stop its members first.";
     GROUP_DRAINING 409 true "Partitions of removed members are still held", "Wait for as long as retry_after_ms says, or delete with force=true if those members surely are dead.";

@@ -8,6 +8,14 @@ const REBALANCE_TIMEOUT_DEFAULT_MS: u64 = 60_000;
 
 pub fn heartbeat(draft: &mut Draft, group: &GroupId, h: &Heartbeat) -> Result<Response, GroupError> {
     validate(draft, group, h)?;
+    if let Some(c) = draft.group().and_then(|g| g.classic.as_deref()) {
+        if !c.members.is_empty() {
+            return Err(GroupError::Classic { code: classic::ClassicCode::InconsistentGroupProtocol, member: None });
+        }
+        if h.epoch == 0 {
+            draft.put(Record::Classic(Box::new(classic::ClassicRecord::Closed)));
+        }
+    }
     let released = if h.epoch == 0 { join(draft, group, h)? } else { steady(draft, group, h)? };
     subscribe(draft, group, h);
     follow_session(draft, group, h);

@@ -7,7 +7,7 @@ const METADATA_MAX: usize = 4_096;
 pub fn commit(draft: &mut Draft, group: &GroupId, c: &Commit) -> Result<Response, GroupError> {
     if c.member.is_none() {
         match draft.group() {
-            Some(g) if !g.members.is_empty() => return Err(GroupError::NonEmptyGroup { members: g.members.len() as u64 }),
+            Some(g) if g.members_count() > 0 => return Err(GroupError::NonEmptyGroup { members: g.members_count() as u64 }),
             Some(g) if !g.holds.is_empty() => {
                 let remaining_ms = g.holds.keys().map(|p| (draft.context.hold_remaining)(p)).max().unwrap_or(0);
                 return Err(GroupError::GroupDraining { holds: g.holds.len() as u64, remaining_ms });
@@ -26,6 +26,19 @@ pub fn commit(draft: &mut Draft, group: &GroupId, c: &Commit) -> Result<Response
         }
     }
     Ok(Response::Committed(results))
+}
+
+/// Offsets whose sender has been checked as a whole, as Kafka does: no token, no sequence.
+pub fn commit_without_token(draft: &mut Draft, offsets: &[CommitOffset]) -> Vec<(Partition, Result<(), CommitRefusal>)> {
+    let Some(g) = draft.group() else { return Vec::new() };
+    let results: Vec<(Partition, Result<(), CommitRefusal>)> = offsets.iter().map(|o| (o.partition.clone(), admissible(draft, g, None, o))).collect();
+    let at_ms = draft.context.wall_us / 1000;
+    for (o, _) in offsets.iter().zip(&results).filter(|(_, (_, r))| r.is_ok()) {
+        draft.put(Record::Offset {
+            partition: o.partition.clone(), offset: o.offset, metadata: o.metadata.clone(), leader_epoch: o.leader_epoch, at_ms, token: FencingToken(0), seq: 0,
+        });
+    }
+    results
 }
 
 fn admissible(draft: &Draft, g: &Group, member: Option<&CommitMember>, o: &CommitOffset) -> Result<(), CommitRefusal> {
@@ -59,6 +72,12 @@ pub fn fetch(draft: &mut Draft, group: &GroupId, topic: Option<&TopicName>, part
 
 pub fn delete(draft: &mut Draft, group: &GroupId, topic: &TopicName) -> Result<Response, GroupError> {
     let g = existing(draft, group)?;
+    // What classic members subscribe to is opaque here: the offsets of a live group stay.
+    if let Some(c) = &g.classic
+        && !c.members.is_empty()
+    {
+        return Err(GroupError::NonEmptyGroup { members: c.members.len() as u64 });
+    }
     if g.members.values().any(|m| m.subscribed.contains(topic)) {
         return Err(GroupError::SubscribedToTopic { topic: topic.clone() });
     }

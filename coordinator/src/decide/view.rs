@@ -40,7 +40,7 @@ pub fn group_view(group: &GroupId, g: &Group, c: &Context) -> GroupView {
     }
     GroupView {
         group: group.clone(), state: g.state(), group_epoch: g.epoch, target_epoch: g.target_epoch, assignor: g.assignor().into(),
-        members: members.collect(), stuck_because: stuck(g, c), holds, partitions: partitions.into_values().collect(), quarantined: g.quarantined.clone(),
+        members: members.collect(), stuck_because: stuck(g, c), holds, partitions: partitions.into_values().collect(), quarantined: g.quarantined.clone(), classic: g.classic.clone(),
     }
 }
 

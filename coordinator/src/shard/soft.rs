@@ -5,17 +5,18 @@ use crate::decide::TimerCommand;
 
 /// One drain: the drafts of the groups it touches.
 pub(super) struct Drain {
-    now: Now,
-    last_token: u64,
-    drafts: BTreeMap<GroupId, Option<Arc<Group>>>,
-    batches: BTreeMap<GroupId, Batch>,
-    replies: Vec<Answer>,
+    pub(super) now: Now,
+    pub(super) last_token: u64,
+    pub(super) drafts: BTreeMap<GroupId, Option<Arc<Group>>>,
+    pub(super) batches: BTreeMap<GroupId, Batch>,
+    pub(super) replies: Vec<Answer>,
+    pub(super) armed: Vec<(Timer, Millis)>,
     pub(super) blocked: BTreeSet<GroupId>,
-    records: usize,
+    pub(super) records: usize,
 }
 impl Drain {
     pub(super) fn new(state: &State, now: Now) -> Self {
-        Self { now, last_token: state.last_token, drafts: BTreeMap::new(), batches: BTreeMap::new(), replies: Vec::new(), blocked: BTreeSet::new(), records: 0 }
+        Self { now, last_token: state.last_token, drafts: BTreeMap::new(), batches: BTreeMap::new(), replies: Vec::new(), armed: Vec::new(), blocked: BTreeSet::new(), records: 0 }
     }
     /// A drain closes at about the entry's size; a record is about 200 bytes.
     pub(super) fn full(&self, limits: &Limits) -> bool { self.records * 200 >= limits.entry_bytes }
@@ -25,7 +26,7 @@ impl Drain {
         }
         let groups = self.batches.keys().cloned().collect();
         let entry = LogEntry { node, term, base_sequence, batches: self.batches.into_values().collect() };
-        Some((entry, InFlight { base_sequence, groups, replies: self.replies }))
+        Some((entry, InFlight { base_sequence, groups, replies: self.replies, decided_at: self.now.mono_ms, armed: self.armed }))
     }
 }
 
@@ -34,6 +35,9 @@ impl Drain {
 pub(super) fn decide_one(
     l: &mut Leading, state: &State, image: &Metadata, limits: &Limits, out: &mut VecDeque<Action>, stats: &mut ShardStats, drain: &mut Drain, w: &Waiting,
 ) -> bool {
+    if classic::takes(&w.what) {
+        return classic::decide(l, state, image, limits, out, stats, drain, w);
+    }
     let applied = || state.groups.get(&w.group).cloned();
     let group = drain.drafts.get(&w.group).cloned().unwrap_or_else(applied);
     let now = drain.now;
@@ -106,13 +110,13 @@ pub(super) fn decide_one(
     drain.drafts.insert(w.group.clone(), after);
     if let (Some(ticket), What::Request(command), Some(result)) = (w.ticket, &w.what, result) {
         count(stats, command);
-        drain.replies.push(Answer { ticket, group: w.group.clone(), command: command.clone(), arrived: w.arrived, result });
+        drain.replies.push(Answer { ticket, group: w.group.clone(), command: Some(command.clone()), arrived: w.arrived, result });
     }
     true
 }
 
 /// Nothing enters the log that breaks an invariant on the draft.
-fn checked(d: Drafted) -> Result<Drafted, String> {
+pub(super) fn checked(d: Drafted) -> Result<Drafted, String> {
     match d.group.as_deref().map(invariants::check).unwrap_or_default().first() {
         None => Ok(d),
         Some(broken) => Err(broken.clone()),
@@ -123,7 +127,7 @@ fn checked(d: Drafted) -> Result<Drafted, String> {
 const REFUSED_MAX: u32 = 3;
 
 /// The draft broke an invariant: our bug. Refused and counted; after some in a row the group is quarantined by a record.
-fn refuse(l: &mut Leading, out: &mut VecDeque<Action>, stats: &mut ShardStats, drain: &mut Drain, w: &Waiting, group: Option<&Arc<Group>>, why: String) {
+pub(super) fn refuse(l: &mut Leading, out: &mut VecDeque<Action>, stats: &mut ShardStats, drain: &mut Drain, w: &Waiting, group: Option<&Arc<Group>>, why: String) {
     stats.refused_batches += 1;
     let times = l.refused.entry(w.group.clone()).or_default();
     *times += 1;
@@ -143,17 +147,17 @@ fn finish_without_records(l: &mut Leading, out: &mut VecDeque<Action>, stats: &m
     count(stats, command);
     heard(l, w, group);
     if drain.batches.contains_key(&w.group) {
-        drain.replies.push(Answer { ticket, group: w.group.clone(), command: command.clone(), arrived: w.arrived, result });
+        drain.replies.push(Answer { ticket, group: w.group.clone(), command: Some(command.clone()), arrived: w.arrived, result });
         return;
     }
-    answer(l, out, Answer { ticket, group: w.group.clone(), command: command.clone(), arrived: w.arrived, result });
+    answer(l, out, Answer { ticket, group: w.group.clone(), command: Some(command.clone()), arrived: w.arrived, result });
 }
 
 fn reply_after(out: &mut VecDeque<Action>, drain: &mut Drain, w: &Waiting, result: Result<Response, GroupError>) {
     // A refusal that looked at a draft of this drain must not be heard before that draft is committed.
     match (w.ticket, &w.what, drain.batches.contains_key(&w.group)) {
         (Some(ticket), What::Request(command), true) => {
-            drain.replies.push(Answer { ticket, group: w.group.clone(), command: command.clone(), arrived: w.arrived, result })
+            drain.replies.push(Answer { ticket, group: w.group.clone(), command: Some(command.clone()), arrived: w.arrived, result })
         }
         _ => reply(out, w.ticket, result),
     }
@@ -172,7 +176,7 @@ fn count(stats: &mut ShardStats, c: &Command) {
 /// Gives an answer, or holds a heartbeat that has nothing new to learn and said it would wait.
 pub(super) fn answer(l: &mut Leading, out: &mut VecDeque<Action>, a: Answer) {
     let Answer { ticket, group, command, arrived, result } = a;
-    if let (Command::Heartbeat(h), Ok(Response::Heartbeat(v))) = (&command, &result) {
+    if let (Some(Command::Heartbeat(h)), Ok(Response::Heartbeat(v))) = (&command, &result) {
         let knows_all = h.epoch == v.member_epoch && h.assignment_revision == v.assignment_revision && v.assignment.is_none();
         if v.waited_at_most_ms > 0 && knows_all {
             let until = arrived + v.waited_at_most_ms;
@@ -293,7 +297,7 @@ pub(super) fn members_of(records: &[Record]) -> BTreeSet<MemberId> {
             Record::Reconciled(r) => out.insert(r.member.clone()),
             Record::Removed { member, .. } | Record::Session { member, .. } | Record::Subscribed { member, .. } => out.insert(member.clone()),
             Record::Created | Record::HoldReleased { .. } | Record::Epoch { .. } | Record::Target { .. } | Record::Topics { .. } | Record::Config { .. }
-            | Record::Offset { .. } | Record::OffsetsRemoved { .. } | Record::History(_) | Record::Deleted | Record::Quarantined { .. } => false,
+            | Record::Classic(_) | Record::Offset { .. } | Record::OffsetsRemoved { .. } | Record::History(_) | Record::Deleted | Record::Quarantined { .. } => false,
         };
     }
     out
