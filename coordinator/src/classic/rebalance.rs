@@ -21,8 +21,9 @@ pub fn end_if_complete(turn: &mut Turn) {
 /// Begins a join phase. Whoever waits for an assignment of the generation before is asked to join again.
 pub fn prepare(turn: &mut Turn, reason: String) {
     let initial = turn.phase() == Phase::Empty;
-    for (_, ticket) in std::mem::take(&mut turn.soft.syncing) {
+    for (id, ticket) in std::mem::take(&mut turn.soft.syncing) {
         turn.refuse(ticket, ClassicCode::RebalanceInProgress, None);
+        turn.heard(&id);
     }
     turn.soft.pending_sync.clear();
     turn.cancel(Due::Sync);
