@@ -162,7 +162,8 @@ fn a_sync_waits_for_the_assignment_and_gets_its_part() {
     let (ta, tb) = (come(&mut w, &mut a, 1), come(&mut w, &mut b, 2));
     w.pass(9_000);
     let (ra, rb) = (w.answer(ta).unwrap(), w.answer(tb).unwrap());
-    (a.take(ra), b.take(rb));
+    a.take(ra);
+    b.take(rb);
     let held = w.send(b.sync(&[(&a, "forged")]));
     assert!(w.answer(held).is_none(), "who does not assign waits, whatever it brings");
     let r = w.ask(a.sync(&[(&a, "x"), (&client("nobody"), "z")]));
@@ -224,7 +225,8 @@ fn who_does_not_sync_within_the_rebalance_timeout_is_out() {
     let (ta, tb) = (come(&mut w, &mut a, 1), come(&mut w, &mut b, 2));
     w.pass(9_000);
     let (ra, rb) = (w.answer(ta).unwrap(), w.answer(tb).unwrap());
-    (a.take(ra), b.take(rb));
+    a.take(ra);
+    b.take(rb);
     w.ask(a.sync(&[(&a, "x"), (&b, "y")])).unwrap();
     let left = 30_000 - (w.now.mono_ms - 1_000 - 6_000);
     w.pass(left - 1);
@@ -369,7 +371,8 @@ fn a_new_leader_in_the_sync_phase_lets_the_assigning_member_assign_anew() {
     let (ta, tb) = (come(&mut w, &mut a, 1), come(&mut w, &mut b, 2));
     w.pass(9_000);
     let (ra, rb) = (w.answer(ta).unwrap(), w.answer(tb).unwrap());
-    (a.take(ra), b.take(rb));
+    a.take(ra);
+    b.take(rb);
     let held = w.send(b.sync(&[]));
     let mut next = Shard::restore(1, Default::default(), &w.shard.snapshot()).unwrap();
     w.shard.step_down();
