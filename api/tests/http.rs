@@ -226,7 +226,7 @@ async fn groups_are_listed_described_and_their_history_is_filtered() {
         moved: vec![Moved { partition: Partition::new("t", p), from: None, to: Some(member.into()) }],
     };
     let group = GroupView {
-        group: "g".into(), state: GroupState::Stable, group_epoch: 3, target_epoch: 3, assignor: "uniform".into(), stuck_because: vec![], quarantined: None,
+        group: "g".into(), state: GroupState::Stable, group_epoch: 3, target_epoch: 3, assignor: "uniform".into(), stuck_because: vec![], quarantined: None, classic: None,
         members: vec![], holds: vec![HoldView { partition: Partition::new("t", 0), member: "m".into(), remaining_ms: 5 }],
         partitions: vec![OwnerView { partition: Partition::new("t", 0), owner: Some("m".into()), token: Some(FencingToken(4)), state: OwnerState::PendingRevocation }],
     };
