@@ -64,6 +64,14 @@ pub async fn delete<B: Backend>(State(node): State<B>, InPath(group): InPath<Str
     }
 }
 
+/// Lifts a quarantine.
+pub async fn repair<B: Backend>(State(node): State<B>, InPath(group): InPath<String>) -> Result<StatusCode, Failure> {
+    match ask(&node, group, Command::Repair, None).await? {
+        Response::Repaired => Ok(StatusCode::NO_CONTENT),
+        _ => Err(Failure::misfit()),
+    }
+}
+
 pub async fn history<B: Backend>(State(node): State<B>, InPath(group): InPath<String>, InQuery(q): InQuery<HistoryQuery>) -> Result<Json<HistoryResponse>, Failure> {
     let partition = q.partition.as_deref().map(topic_and_number).transpose()?;
     let since = q.since.unwrap_or(0);

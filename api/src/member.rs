@@ -35,7 +35,7 @@ pub async fn heartbeat<B: Backend>(
         assignment_revision: AssignmentRevision(b.assignment_revision.unwrap_or(0)),
         wait_ms: b.wait_ms,
     };
-    let request = Request { group: GroupId::from(group), command: Command::Heartbeat(command), budget_ms: Some(budget_ms) };
+    let request = Request { group: GroupId::from(group), command: Command::Heartbeat(command), budget_ms: Some(budget_ms), min_meta_revision: 0 };
     match node.request(request, deadline).await? {
         Response::Heartbeat(view) => Ok(Json(convert::heartbeat(view))),
         _ => Err(Failure::misfit()),
@@ -56,7 +56,7 @@ pub async fn delete<B: Backend>(
         (false, None, _) => return Err(Failure::field("incarnation", "a leave gives incarnation and assignment_revision; an administrator's removal gives force=true")),
     };
     let (budget_ms, deadline) = times(None, 0);
-    match node.request(Request { group: GroupId::from(group), command, budget_ms: Some(budget_ms) }, deadline).await? {
+    match node.request(Request { group: GroupId::from(group), command, budget_ms: Some(budget_ms), min_meta_revision: 0 }, deadline).await? {
         Response::Left | Response::Removed => Ok(StatusCode::NO_CONTENT),
         _ => Err(Failure::misfit()),
     }

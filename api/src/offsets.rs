@@ -77,5 +77,5 @@ pub async fn delete<B: Backend>(
 /// Asks a group and waits for the answer.
 pub(crate) async fn ask<B: Backend>(node: &B, group: String, command: Command, timeout_ms: Option<u64>) -> Result<Response, Failure> {
     let (budget_ms, deadline) = times(timeout_ms, 0);
-    Ok(node.request(Request { group: GroupId::from(group), command, budget_ms: Some(budget_ms) }, deadline).await?)
+    Ok(node.request(Request { group: GroupId::from(group), command, budget_ms: Some(budget_ms), min_meta_revision: 0 }, deadline).await?)
 }

@@ -57,6 +57,7 @@ fn facts(method: &str, path: &str) -> (&'static str, Option<&'static str>, Optio
         }),
         ("get", "{group}") => ("One group, its members, what is held and why it is not stable", None, Some("GroupView"), vec![]),
         ("delete", "{group}") => ("Delete an empty group", None, None, vec![q("force", "boolean", "Also while partitions are held: gives up the promise of one owner for them.")]),
+        ("post", "repair") => ("Lift the quarantine of a group after a fault", None, None, vec![]),
         ("get", "assignment") => ("Every partition with its owner and token", None, Some("AssignmentResponse"), vec![]),
         ("get", "history") => ("Why and how the group changed, oldest first", None, Some("HistoryResponse"), vec![
             q("since", "integer", "From this revision on; the next of the answer before."),

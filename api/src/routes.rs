@@ -22,6 +22,7 @@ pub const ROUTES: &[(&str, &str)] = &[
     ("get", "/v1/groups"),
     ("get", "/v1/groups/{group}"),
     ("delete", "/v1/groups/{group}"),
+    ("post", "/v1/groups/{group}/repair"),
     ("get", "/v1/groups/{group}/assignment"),
     ("get", "/v1/groups/{group}/history"),
     ("get", "/v1/groups/{group}/config"),
@@ -45,6 +46,7 @@ pub fn router<B: Backend>(node: B) -> Router {
         .route("/v1/groups/{group}/assignment", get(groups::assignment::<B>))
         .route("/v1/groups/{group}/history", get(groups::history::<B>))
         .route("/v1/groups/{group}/config", get(groups::config::<B>).patch(groups::patch_config::<B>))
+        .route("/v1/groups/{group}/repair", post(groups::repair::<B>))
         .route("/v1/groups/{group}/offsets", get(offsets::fetch::<B>).put(offsets::commit::<B>).delete(offsets::delete::<B>))
         .route("/v1/groups/{group}/members/{member}", delete(member::delete::<B>))
         .route("/v1/groups/{group}/members/{member}/heartbeat", post(member::heartbeat::<B>))

@@ -14,6 +14,8 @@ pub struct Request {
     pub command: Command,
     /// How long from its arrival it may still be taken up, ms (`safety.md` 17). None: no limit.
     pub budget_ms: Option<u64>,
+    /// Topics and settings as of at least this meta revision: what an administrator's change was acknowledged with (`safety.md` 23). 0: none demanded.
+    pub min_meta_revision: u64,
 }
 
 /// Everything that can be asked of a group.
@@ -33,6 +35,8 @@ pub enum Command {
     DeleteOffsets { topic: TopicName },
     /// Delete an empty group; `force` gives up one-believer for held partitions and says so in history.
     DeleteGroup { force: bool },
+    /// Lifts a quarantine: the group goes on from its last good state.
+    Repair,
     /// The group as a person wants to see it.
     Describe,
     /// A request of the classic protocol.
@@ -119,6 +123,7 @@ pub enum Response {
     Offsets(Vec<OffsetView>),
     OffsetsDeleted { count: u64 },
     Deleted,
+    Repaired,
     Group(Box<GroupView>),
     Classic(ClassicAnswer),
     /// The records of a group's history by their numbers, `first` to below `next`. They are on disk: the node that answers fetches them.
@@ -272,6 +277,10 @@ pub enum GroupError {
     Classic { code: ClassicCode, member: Option<MemberId> },
     #[error("the group is quarantined: {reason}; run `baton group repair`")]
     Quarantined { reason: String },
+    #[error("the group is not quarantined: there is nothing to repair")]
+    NotQuarantined,
+    #[error("this node knows topics and settings up to meta revision {have}, {need} is needed: it is loading them; try again")]
+    Loading { have: u64, need: u64 },
     /// Decided elsewhere or later; the outcome is unknown when a proposal was out.
     #[error("not carried out for certain: {reason}; try again")]
     Unavailable { reason: String },
@@ -279,6 +288,6 @@ pub enum GroupError {
 impl GroupError {
     /// Whether the same request may succeed later.
     pub fn retriable(&self) -> bool {
-        matches!(self, Self::MemberIdInUse { .. } | Self::GroupDraining { .. } | Self::Quarantined { .. } | Self::Unavailable { .. })
+        matches!(self, Self::MemberIdInUse { .. } | Self::GroupDraining { .. } | Self::Quarantined { .. } | Self::Loading { .. } | Self::Unavailable { .. })
     }
 }

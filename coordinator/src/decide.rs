@@ -2,13 +2,13 @@
 //! Heartbeats are in `decide/heartbeat.rs`; here is the rest of a group's life.
 
 mod heartbeat;
-mod offsets;
+pub(crate) mod offsets;
 mod view;
 
 pub use offsets::commit_without_token;
 pub use view::{group_view, heartbeat_view};
 
-use crate::{assign, classic, command::*, draft::Draft, ids::*, record::*, reconcile, seeded, state::*};
+use crate::{assign, classic, command::*, draft::Draft, ids::*, invariants, record::*, reconcile, seeded, state::*};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What only the leader's timers ask for; each is checked again against the state it meets.
@@ -26,12 +26,14 @@ pub enum TimerCommand {
     Refresh,
     /// Of a classic group.
     Classic(classic::Due),
+    /// Offsets have been kept long enough, or their topic is gone; or nothing is left of the group.
+    Sweep,
 }
 
 /// Decides a request. Reads give their answer without records.
 pub fn request(draft: &mut Draft, group: &GroupId, command: &Command) -> Result<Response, GroupError> {
     if let Some(reason) = draft.group().and_then(|g| g.quarantined.clone())
-        && !matches!(command, Command::Describe | Command::FetchOffsets { .. } | Command::History { .. })
+        && !matches!(command, Command::Describe | Command::FetchOffsets { .. } | Command::History { .. } | Command::Repair)
     {
         return Err(GroupError::Quarantined { reason });
     }
@@ -43,6 +45,7 @@ pub fn request(draft: &mut Draft, group: &GroupId, command: &Command) -> Result<
         Command::FetchOffsets { topic, partition } => offsets::fetch(draft, group, topic.as_ref(), *partition),
         Command::DeleteOffsets { topic } => offsets::delete(draft, group, topic),
         Command::DeleteGroup { force } => delete(draft, group, *force),
+        Command::Repair => repair(draft, group),
         Command::Describe => Ok(Response::Group(Box::new(group_view(group, existing(draft, group)?, draft.context)))),
         // Carried out by the shard, which knows who waits.
         Command::Classic(_) => Err(GroupError::Unavailable { reason: "a request of the classic protocol is taken by the group's shard".into() }),
@@ -87,6 +90,7 @@ pub fn timer(draft: &mut Draft, group: &GroupId, command: &TimerCommand) {
             refresh_metadata(draft, group, Bump::IfChanged);
             retarget(draft);
         }
+        TimerCommand::Sweep => offsets::sweep(draft),
     }
 }
 
@@ -161,6 +165,18 @@ fn delete(draft: &mut Draft, group: &GroupId, force: bool) -> Result<Response, G
     Ok(Response::Deleted)
 }
 
+/// Lifts a quarantine. The batch that broke the rules was undone, so the state is the last good one; it is looked at once more all the same.
+fn repair(draft: &mut Draft, group: &GroupId) -> Result<Response, GroupError> {
+    let g = existing(draft, group)?;
+    let Some(reason) = g.quarantined.clone() else { return Err(GroupError::NotQuarantined) };
+    if let Some(broken) = invariants::check(g).first() {
+        return Err(GroupError::Quarantined { reason: format!("its state is broken ({broken}): delete the group with force, or report this") });
+    }
+    draft.put(Record::Repaired);
+    draft.note("repaired", format!("the quarantine was lifted; its reason was: {reason}"), None, Vec::new());
+    Ok(Response::Repaired)
+}
+
 /// Whether a change of the facts bumps the epoch, or has just been counted as a change of subscription.
 #[derive(Clone, Copy, PartialEq)]
 enum Bump {
@@ -196,9 +212,7 @@ fn refresh_metadata(draft: &mut Draft, group: &GroupId, bump: Bump) {
         }
     }
     draft.put(Record::Topics { revision: image.revision, topics });
-    for topic in &gone {
-        draft.put(Record::OffsetsRemoved { topic: topic.clone() });
-    }
+    offsets::forget_gone(draft);
     for (id, revoked) in revocations {
         let revision = AssignmentRevision(draft.draw(0));
         let Some(m) = draft.group().and_then(|g| g.members.get(&id)) else { continue };

@@ -8,6 +8,8 @@ pub struct Context<'a> {
     pub metadata: &'a Metadata,
     pub limits: &'a Limits,
     pub wall_us: u64,
+    /// The shard's time, for retention and for how long things took.
+    pub time_ms: u64,
     /// False while the last target is younger than the assignment interval: members then stay on the old one.
     pub may_assign: bool,
     /// Remaining session of a member, ms (the leader's timer).
@@ -54,12 +56,25 @@ impl<'a> Draft<'a> {
     /// Bumps the group epoch and says why.
     pub fn bump(&mut self, kind: &str, cause: String, member: Option<&MemberId>) {
         let epoch = self.group().map_or(1, |g| g.epoch) + 1;
-        self.put(Record::Epoch { epoch });
+        self.put(Record::Epoch { epoch, time_ms: self.context.time_ms });
         self.note(kind, cause, member, Vec::new());
+    }
+    /// Says how long it took, once every member has arrived at the target of the group's epoch.
+    pub fn settle(&mut self) {
+        let Some(g) = self.group().filter(|g| g.unsettled_since.is_some() && g.state() == GroupState::Stable) else { return };
+        let took_ms = self.context.time_ms.saturating_sub(g.unsettled_since.unwrap_or(self.context.time_ms));
+        let cause = format!("every member has arrived at the target of epoch {}", g.epoch);
+        self.put(Record::Settled);
+        self.write(HistoryRecord { kind: "stable".into(), cause, took_ms: Some(took_ms), ..self.history_record() });
     }
     /// Writes a history record.
     pub fn note(&mut self, kind: &str, cause: String, member: Option<&MemberId>, moved: Vec<Moved>) {
-        let h = HistoryRecord { revision: 0, at_ms: self.context.wall_us / 1000, kind: kind.into(), cause, member: member.cloned(), moved, took_ms: None };
+        self.write(HistoryRecord { kind: kind.into(), cause, member: member.cloned(), moved, ..self.history_record() });
+    }
+    fn history_record(&self) -> HistoryRecord {
+        HistoryRecord { revision: 0, at_ms: self.context.wall_us / 1000, kind: String::new(), cause: String::new(), member: None, moved: Vec::new(), took_ms: None }
+    }
+    fn write(&mut self, h: HistoryRecord) {
         self.put(Record::History(Box::new(h)));
     }
     /// The drafted group, its records and the counter; or the violation that makes the batch unfit.

@@ -1,6 +1,6 @@
 //! What has been decided: facts, never requests. Every record carries all that its replay needs, so replay reads no clock, no image and no configuration.
 
-use crate::{command::*, config::GroupConfig, ids::*, metadata::TopicFacts};
+use crate::{command::*, config::GroupConfig, ids::*, metadata::TopicFacts, state::CommittedOffset};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,6 +15,8 @@ pub struct LogEntry {
     pub term: Term,
     /// The number of entries applied when it was decided: on another number the whole entry is a no-op.
     pub base_sequence: u64,
+    /// The shard's time when it was decided; see [`State::time_ms`](crate::state::State::time_ms).
+    pub time_ms: u64,
     pub batches: Vec<Batch>,
 }
 
@@ -45,8 +47,10 @@ pub enum Record {
     Removed { member: MemberId, freed: Vec<Partition>, held: Vec<Partition>, fence: bool },
     /// A held partition is free.
     HoldReleased { partition: Partition, token: FencingToken },
-    /// The group epoch was bumped.
-    Epoch { epoch: Epoch },
+    /// The group epoch was bumped, at this time of the shard.
+    Epoch { epoch: Epoch, time_ms: u64 },
+    /// Every member has arrived at the target of the group's epoch.
+    Settled,
     /// A target assignment, computed for `epoch`.
     Target { epoch: Epoch, assignment: BTreeMap<MemberId, BTreeSet<Partition>> },
     /// The facts of the subscribed topics changed.
@@ -54,9 +58,11 @@ pub enum Record {
     /// The group's settings changed.
     Config { config: GroupConfig },
     /// An offset was committed.
-    Offset { partition: Partition, offset: i64, metadata: String, leader_epoch: Option<i32>, at_ms: u64, token: FencingToken, seq: u64 },
+    Offset(Box<OffsetCommitted>),
     /// The offsets of a topic are gone.
     OffsetsRemoved { topic: TopicName },
+    /// These offsets were kept for their retention time, or their topic is gone.
+    OffsetsExpired { partitions: Vec<Partition> },
     /// Why the group changed; the revision is filled in by replay.
     History(Box<HistoryRecord>),
     /// The group is gone, with its offsets. Its shard's tokens go on from where they are.
@@ -65,6 +71,8 @@ pub enum Record {
     Classic(Box<crate::classic::ClassicRecord>),
     /// Checks on the draft failed too often: the group grants nothing until it is repaired.
     Quarantined { reason: String },
+    /// Somebody has looked and lifts the quarantine.
+    Repaired,
 }
 /// See [`Record::Joined`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -94,6 +102,15 @@ pub struct Reconciled {
     pub released: Vec<Partition>,
     pub revoked: Vec<Partition>,
     pub granted: Vec<(Partition, FencingToken)>,
+}
+
+/// See [`Record::Offset`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct OffsetCommitted {
+    pub partition: Partition,
+    pub committed: CommittedOffset,
+    /// The meta revision that the topic's id comes from.
+    pub metadata_revision: u64,
 }
 
 impl LogEntry {

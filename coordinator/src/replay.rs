@@ -48,6 +48,7 @@ pub fn entry(state: &mut State, entry: &LogEntry, history_max: usize, history: &
         return vec![Outcome::Skipped; entry.batches.len()];
     }
     state.sequence += 1;
+    state.time_ms = state.time_ms.max(entry.time_ms);
     // The batches of a drain share one counter and were decided in any order of groups: each grows from where the entry found it.
     let (floor, mut highest) = (state.last_token, state.last_token);
     let outcomes = entry
@@ -90,7 +91,7 @@ fn batch(state: &mut State, b: &Batch, history_max: usize, history: &mut Vec<His
         }
         Some(mut g) => {
             let changed = Arc::make_mut(&mut g);
-            changed.revision = state.revision;
+            (changed.revision, changed.changed_at_ms) = (state.revision, state.time_ms);
             trim(&b.group, changed, history_max as u64, history);
             state.groups.insert(b.group.clone(), g);
         }
@@ -168,16 +169,25 @@ pub fn record(slot: &mut Option<Arc<Group>>, r: &Record, last_token: &mut u64) -
             }
             _ => Err(missing(format!("a hold of {partition} under token {}", token.0))),
         },
-        Record::Epoch { epoch } => {
+        Record::Epoch { epoch, time_ms } => {
             if *epoch <= g.epoch {
                 return Err(Violation::Epochs { what: format!("group epoch {epoch} after {}", g.epoch) });
             }
             g.epoch = *epoch;
+            g.unsettled_since = g.unsettled_since.or(Some(*time_ms));
             // An empty group's target stays level with its epoch (KAFKA-20442).
             if g.members.is_empty() {
                 g.target_epoch = *epoch;
                 g.target.clear();
+                g.unsettled_since = None;
             }
+            Ok(())
+        }
+        Record::Settled => {
+            if g.state() != GroupState::Stable {
+                return Err(Violation::Broken { what: format!("the group is {:?} and was said to have settled", g.state()) });
+            }
+            g.unsettled_since = None;
             Ok(())
         }
         Record::Target { epoch, assignment } => {
@@ -198,9 +208,15 @@ pub fn record(slot: &mut Option<Arc<Group>>, r: &Record, last_token: &mut u64) -
             g.config = config.clone();
             Ok(())
         }
-        Record::Offset { partition, offset, metadata, leader_epoch, at_ms, token, seq } => {
-            let o = CommittedOffset { offset: *offset, metadata: metadata.clone(), leader_epoch: *leader_epoch, committed_at_ms: *at_ms, token: *token, seq: *seq };
-            g.offsets.insert(partition.clone(), o);
+        Record::Offset(o) => {
+            g.offsets.insert(o.partition.clone(), o.committed.clone());
+            g.metadata_revision = g.metadata_revision.max(o.metadata_revision);
+            Ok(())
+        }
+        Record::OffsetsExpired { partitions } => {
+            for p in partitions {
+                g.offsets.remove(p).ok_or_else(|| missing(format!("an offset of {p}")))?;
+            }
             Ok(())
         }
         Record::OffsetsRemoved { topic } => {
@@ -218,6 +234,9 @@ pub fn record(slot: &mut Option<Arc<Group>>, r: &Record, last_token: &mut u64) -
         Record::Quarantined { reason } => {
             g.quarantined = Some(reason.clone());
             Ok(())
+        }
+        Record::Repaired => {
+            g.quarantined.take().map(|_| ()).ok_or_else(|| missing("a quarantine"))
         }
     }
 }

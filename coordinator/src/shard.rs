@@ -62,6 +62,7 @@ struct Waiting {
     /// When it arrived; a request is not taken up later than its budget.
     arrived: Millis,
     budget_ms: Option<u64>,
+    min_meta_revision: u64,
 }
 #[derive(Clone, Debug)]
 enum What {
@@ -103,6 +104,13 @@ struct Leading {
     timers: Timers,
     /// When every timer was last armed in full.
     rearmed_at: Millis,
+    /// The shard's time when the gate opened, and this node's clock then: the time goes on from there at the rate of this clock.
+    time_from: (u64, Millis),
+    /// When groups are next looked through for what retention is over for, and behind which group to go on.
+    sweep_at: Millis,
+    swept: Option<GroupId>,
+    /// The shard's time is to be written down although nobody wants anything.
+    tick: bool,
     queue: VecDeque<Waiting>,
     in_flight: Option<InFlight>,
     held: BTreeMap<(GroupId, MemberId), Held>,
@@ -135,6 +143,17 @@ pub struct Shard {
     /// Groups that changed, and what became of histories, since `take_changes` and `take_history`.
     changed: BTreeSet<GroupId>,
     history: Vec<HistoryChange>,
+}
+
+/// Groups are looked through this often for what retention is over for.
+const SWEEP_EVERY_MS: Millis = 600_000;
+
+impl Leading {
+    fn queue_timer(&mut self, group: &GroupId, command: decide::TimerCommand, now: Now) {
+        self.queue.push_back(Waiting { ticket: None, group: group.clone(), what: What::Timer(command), arrived: now.mono_ms, budget_ms: None, min_meta_revision: 0 });
+    }
+    /// The shard's time now (`safety.md` 18).
+    fn time(&self, now: Now) -> u64 { self.time_from.0 + now.mono_ms.saturating_sub(self.time_from.1) }
 }
 
 /// The shard of a group: crc32c of the id, modulo the cluster's shards.
@@ -221,7 +240,9 @@ impl Shard {
         let Some(l) = &mut self.leading else { return };
         // Offsets change nothing that a member could be told, and commits are many.
         for b in entry.batches.iter().filter(|b| !soft::only_offsets(&b.records)) {
-            l.touched.push((b.group.clone(), soft::members_of(&b.records)));
+            let all = || self.state.groups.get(&b.group).map(|g| g.members.keys().cloned().collect()).unwrap_or_default();
+            let repaired = b.records.contains(&Record::Repaired);
+            l.touched.push((b.group.clone(), if repaired { all() } else { soft::members_of(&b.records) }));
         }
         // A batch in flight ends only here, or when its leader's time is over (`safety.md` 4).
         if entry.node != l.node || entry.term != l.term || l.in_flight.as_ref().is_none_or(|f| f.base_sequence != entry.base_sequence) {
@@ -246,8 +267,12 @@ impl Shard {
         if image.revision < self.image.revision {
             return;
         }
-        self.image = image;
+        let before = std::mem::replace(&mut self.image, image);
         self.refresh_groups(now);
+        let gone: BTreeSet<TopicName> = before.topics.iter().filter(|(t, f)| self.image.topics.get(*t).is_none_or(|n| n.id != f.id)).map(|(t, _)| t.clone()).collect();
+        if !gone.is_empty() {
+            self.forget_offsets(&gone, now);
+        }
     }
 
     fn refresh_groups(&mut self, now: Now) {
@@ -255,7 +280,17 @@ impl Shard {
         for (id, g) in &self.state.groups {
             let topics_differ = || g.subscribed_topics().iter().any(|t| self.image.topics.get(t) != g.topics.get(t));
             if self.image.config_of(id) != g.config || topics_differ() {
-                l.queue.push_back(Waiting { ticket: None, group: id.clone(), what: What::Timer(decide::TimerCommand::Refresh), arrived: now.mono_ms, budget_ms: None });
+                l.queue_timer(id, decide::TimerCommand::Refresh, now);
+            }
+        }
+    }
+    /// Offsets of topics that are gone are gone too, also in groups that nobody is in.
+    fn forget_offsets(&mut self, gone: &BTreeSet<TopicName>, now: Now) {
+        let Some(l) = &mut self.leading else { return };
+        let has = |g: &Group, t: &TopicName| g.offsets.range(Partition::new(t.clone(), i32::MIN)..).next().is_some_and(|(p, _)| p.topic == *t);
+        for (id, g) in &self.state.groups {
+            if gone.iter().any(|t| has(g, t)) {
+                l.queue_timer(id, decide::TimerCommand::Sweep, now);
             }
         }
     }
@@ -266,7 +301,7 @@ impl Shard {
         if !again {
             self.step_down();
             self.leading = Some(Leading {
-                node, term, timers: Timers::default(), rearmed_at: now.mono_ms, queue: VecDeque::new(), in_flight: None, held: BTreeMap::new(), assigned_at: BTreeMap::new(),
+                node, term, timers: Timers::default(), rearmed_at: now.mono_ms, time_from: (self.state.time_ms, now.mono_ms), sweep_at: now.mono_ms + SWEEP_EVERY_MS, swept: None, tick: false, queue: VecDeque::new(), in_flight: None, held: BTreeMap::new(), assigned_at: BTreeMap::new(),
                 refused: BTreeMap::new(), touched: Vec::new(), classic: BTreeMap::new(), armed: Vec::new(), lost: BTreeSet::new(),
             });
         }
@@ -308,7 +343,8 @@ impl Shard {
             // A later heartbeat of the same process ends its held one at once.
             soft::end_wait(l, &mut self.out, &request.group, &h.member, Some(h.incarnation), now);
         }
-        l.queue.push_back(Waiting { ticket: Some(ticket), group: request.group, what: What::Request(request.command), arrived: now.mono_ms, budget_ms: request.budget_ms });
+        let Request { group, command, budget_ms, min_meta_revision } = request;
+        l.queue.push_back(Waiting { ticket: Some(ticket), group, what: What::Request(command), arrived: now.mono_ms, budget_ms, min_meta_revision });
     }
 
     /// The caller went away: its held heartbeat is forgotten. A join or sync of a classic group stays: its client may come back for the answer of its member, and
@@ -322,7 +358,7 @@ impl Shard {
     }
 
     /// When `handle_timeout` is due, in `mono_ms`.
-    pub fn poll_timeout(&self) -> Option<Millis> { self.leading.as_ref().and_then(|l| l.timers.next()) }
+    pub fn poll_timeout(&self) -> Option<Millis> { self.leading.as_ref().map(|l| l.timers.next().map_or(l.sweep_at, |t| t.min(l.sweep_at))) }
 
     /// Carries out what is due. Only under a valid lease.
     pub fn handle_timeout(&mut self, now: Now) {
@@ -334,11 +370,14 @@ impl Shard {
         {
             l.timers.postpone(now.mono_ms - due);
         }
+        if now.mono_ms >= l.sweep_at {
+            soft::sweep(l, &self.state, &self.image, now);
+        }
         while let Some(timer) = l.timers.pop_due(now.mono_ms) {
             match timer {
                 Timer::Wait(group, member) => soft::end_wait(l, &mut self.out, &group, &member, None, now),
                 Timer::Command(group, command) => {
-                    l.queue.push_back(Waiting { ticket: None, group, what: What::Timer(command), arrived: now.mono_ms, budget_ms: None });
+                    l.queue.push_back(Waiting { ticket: None, group, what: What::Timer(command), arrived: now.mono_ms, budget_ms: None, min_meta_revision: 0 });
                 }
             }
         }
@@ -354,15 +393,25 @@ impl Shard {
     fn pump(&mut self, now: Now) {
         self.follow(now);
         let Some(l) = &mut self.leading else { return };
-        if l.queue.is_empty() {
+        if l.queue.is_empty() && !(l.tick && l.in_flight.is_none()) {
             return;
         }
-        let mut drain = soft::Drain::new(&self.state, now);
+        let mut drain = soft::Drain::new(&self.state, l.time(now), now);
         let mut later = VecDeque::new();
         while let Some(w) = l.queue.pop_front() {
             if w.ticket.is_some() && w.budget_ms.is_some_and(|b| now.mono_ms > w.arrived + b) {
                 let result = Err(GroupError::Unavailable { reason: "the request was taken up later than its timeout_ms: nothing was done".into() });
                 soft::reply(&mut self.out, w.ticket, result);
+                continue;
+            }
+            if self.image.revision < w.min_meta_revision {
+                // What was acknowledged elsewhere is on its way here: worth waiting for, within the request's own time.
+                if w.budget_ms.is_some() {
+                    later.push_back(w);
+                } else {
+                    let result = Err(GroupError::Loading { have: self.image.revision, need: w.min_meta_revision });
+                    soft::reply(&mut self.out, w.ticket, result);
+                }
                 continue;
             }
             // One batch in flight per group: every command of that group waits for it, steady heartbeats too (`safety.md` 1).
@@ -378,7 +427,9 @@ impl Shard {
             }
         }
         l.queue = later;
-        if let Some((entry, in_flight)) = drain.close(l.node, l.term, self.state.sequence) {
+        let tick = l.tick && l.in_flight.is_none();
+        if let Some((entry, in_flight)) = drain.close(l.node, l.term, self.state.sequence, tick) {
+            l.tick = false;
             self.stats.proposals += 1;
             l.in_flight = Some(in_flight);
             self.out.push_back(Action::Propose(entry));
@@ -400,7 +451,7 @@ impl Shard {
                 if let Some(h) = l.held.remove(&(id.clone(), m)) {
                     let mut heartbeat = h.heartbeat;
                     heartbeat.wait_ms = h.until.saturating_sub(now.mono_ms);
-                    l.queue.push_back(Waiting { ticket: Some(h.ticket), group: id.clone(), what: What::Request(Command::Heartbeat(heartbeat)), arrived: now.mono_ms, budget_ms: None });
+                    l.queue.push_back(Waiting { ticket: Some(h.ticket), group: id.clone(), what: What::Request(Command::Heartbeat(heartbeat)), arrived: now.mono_ms, budget_ms: None, min_meta_revision: 0 });
                 }
             }
         }

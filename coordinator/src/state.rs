@@ -16,13 +16,16 @@ pub struct State {
     pub revision: u64,
     /// The highest token or assignment revision ever given by this shard. Never reset.
     pub last_token: u64,
+    /// The time that leaders have served, added up, ms: the clock of retention. It never runs faster than the clock of one leader since its gate
+    /// opened, so a wall clock that is wrong expires nothing (`safety.md` 18).
+    pub time_ms: u64,
     #[serde(with = "groups")]
     pub groups: BTreeMap<GroupId, Arc<Group>>,
 }
 
 impl State {
     /// Everything but the groups: what a checkpoint writes beside the groups that changed.
-    pub fn head(&self) -> State { State { sequence: self.sequence, revision: self.revision, last_token: self.last_token, groups: BTreeMap::new() } }
+    pub fn head(&self) -> State { State { sequence: self.sequence, revision: self.revision, last_token: self.last_token, time_ms: self.time_ms, groups: BTreeMap::new() } }
 }
 
 /// `Arc`s are serialised as what they point to.
@@ -40,7 +43,11 @@ mod groups {
 pub struct Group {
     /// The shard's revision at the group's last change.
     pub revision: u64,
+    /// The shard's time at the group's last change.
+    pub changed_at_ms: u64,
     pub epoch: Epoch,
+    /// The shard's time at the first bump since the group was last stable. None: it is stable or empty.
+    pub unsettled_since: Option<u64>,
     /// The group epoch for which `target` was computed.
     pub target_epoch: Epoch,
     pub members: BTreeMap<MemberId, Member>,
@@ -140,7 +147,12 @@ pub struct CommittedOffset {
     pub offset: i64,
     pub metadata: String,
     pub leader_epoch: Option<i32>,
+    /// Wall-clock ms of the leader that took it: for people.
     pub committed_at_ms: u64,
+    /// The shard's time of the commit: for retention.
+    pub time_ms: u64,
+    /// Of the topic as it was then: a topic made again under its name inherits no offsets.
+    pub topic_id: u128,
     /// Under which token it was committed; 0: by an administrator.
     pub token: FencingToken,
     /// The member's `commit_seq`: a lower one under the same token is stale.
@@ -151,7 +163,7 @@ impl Group {
     /// A group before its first member: epoch 1 with an empty target at epoch 1 (KAFKA-20268).
     pub fn new() -> Self {
         Self {
-            revision: 0, epoch: 1, target_epoch: 1, members: BTreeMap::new(), target: BTreeMap::new(), owners: BTreeMap::new(), holds: BTreeMap::new(),
+            revision: 0, changed_at_ms: 0, epoch: 1, unsettled_since: None, target_epoch: 1, members: BTreeMap::new(), target: BTreeMap::new(), owners: BTreeMap::new(), holds: BTreeMap::new(),
             offsets: BTreeMap::new(), topics: BTreeMap::new(), metadata_revision: 0, config: GroupConfig::default(), fenced: VecDeque::new(), departed: VecDeque::new(),
             history: HistoryMark::default(), quarantined: None, classic: None,
         }

@@ -397,7 +397,7 @@ fn a_lost_batch_takes_what_was_decided_with_it() {
     let joining = w.send(b.join(2));
     let mut lost = w.log.pop().expect("the join was proposed");
     // Another entry is in its place: it was decided on another state.
-    let other = LogEntry { node: 9, term: 1, base_sequence: lost.base_sequence, batches: Vec::new() };
+    let other = LogEntry { node: 9, term: 1, base_sequence: lost.base_sequence, ..LogEntry::default() };
     w.shard.replay(&other);
     lost.node = 1;
     w.shard.replay(&lost);

@@ -3,7 +3,7 @@ mod common;
 use baton_coordinator::{command::*, shard::*};
 use common::*;
 
-fn ask_of(w: &mut World, ticket: u64, group: &str, h: Heartbeat) { w.shard.handle(Ticket(ticket), Request { group: group.into(), command: Command::Heartbeat(h), budget_ms: None }, w.now) }
+fn ask_of(w: &mut World, ticket: u64, group: &str, h: Heartbeat) { w.shard.handle(Ticket(ticket), Request { group: group.into(), command: Command::Heartbeat(h), budget_ms: None, min_meta_revision: 0 }, w.now) }
 
 /// Batches of one drain draw from one counter, in any order of groups: neither quarantines the other.
 #[test]

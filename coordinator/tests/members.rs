@@ -324,13 +324,13 @@ fn a_poison_record_quarantines_the_group_and_nothing_else() {
     let mut a = Model::new("a", &["t"]);
     w.join(&mut a);
     let before = w.group().members.clone();
-    let poison = baton_coordinator::record::Record::Epoch { epoch: 1 };
+    let poison = baton_coordinator::record::Record::Epoch { epoch: 1, time_ms: 0 };
     let batch = baton_coordinator::record::Batch { group: "g".into(), base_revision: w.group().revision, records: vec![poison] };
-    let e = baton_coordinator::record::LogEntry { node: 9, term: 9, base_sequence: w.shard.state().sequence, batches: vec![batch] };
+    let e = baton_coordinator::record::LogEntry { node: 9, term: 9, base_sequence: w.shard.state().sequence, time_ms: 0, batches: vec![batch] };
     w.shard.replay(&e);
     assert_eq!(w.group().members, before, "the batch is undone");
     assert!(matches!(w.beat(a.steady_request()), Err(GroupError::Quarantined { reason }) if reason.contains("I4")));
-    w.shard.handle(Ticket(999), Request { group: "other".into(), command: Command::Heartbeat(a.join_request()), budget_ms: None }, w.now);
+    w.shard.handle(Ticket(999), Request { group: "other".into(), command: Command::Heartbeat(a.join_request()), budget_ms: None, min_meta_revision: 0 }, w.now);
     w.run();
     assert!(matches!(w.answer(Ticket(999)), Some(Ok(Response::Heartbeat(_)))));
 }
@@ -350,7 +350,7 @@ fn bad_requests_are_refused_by_name() {
     assert_eq!(field(&mut w, Heartbeat { rebalance_timeout_ms: Some(1), ..a.join_request() }), "rebalance_timeout_ms");
     assert_eq!(w.beat(Heartbeat { assignor: Some("x".into()), ..a.join_request() }), Err(GroupError::UnsupportedAssignor { name: "x".into() }));
     assert!(matches!(w.beat(Heartbeat { member: "zz".into(), ..a.steady_request() }), Err(GroupError::UnknownMember { .. })));
-    let late = Request { group: "g".into(), command: Command::Describe, budget_ms: Some(5) };
+    let late = Request { group: "g".into(), command: Command::Describe, budget_ms: Some(5), min_meta_revision: 0 };
     w.shard.handle(Ticket(77), late, w.now);
     w.now.mono_ms += 10;
     w.run();

@@ -67,6 +67,7 @@ impl Judge {
                         }
                     }
                     Record::OffsetsRemoved { topic } => self.forget(&b.group, Some(topic)),
+                    Record::OffsetsExpired { partitions } => partitions.iter().for_each(|p| self.forget(&b.group, Some(&p.topic))),
                     _ => {}
                 }
             }

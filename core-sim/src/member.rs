@@ -146,7 +146,7 @@ impl Process {
             Ok(Response::Left) if self.phase == Phase::Leaving => self.phase = Phase::Gone,
             Ok(Response::Left) if self.phase == Phase::Acknowledging => self.drop_all(Phase::Joining),
             Ok(_) => {}
-            Err(GroupError::Unavailable { .. } | GroupError::Quarantined { .. }) => self.next_send = self.next_send.max(own + 50),
+            Err(GroupError::Unavailable { .. } | GroupError::Loading { .. } | GroupError::Quarantined { .. }) => self.next_send = self.next_send.max(own + 50),
             Err(GroupError::MemberIdInUse { .. }) => self.next_send = own + 500,
             Err(GroupError::FencedIncarnation) => self.drop_all(Phase::Gone),
             Err(GroupError::FencedRemoved { .. }) => self.drop_all(if r.pct(50) { Phase::Acknowledging } else { Phase::Joining }),

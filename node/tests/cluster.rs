@@ -100,7 +100,7 @@ impl Member {
             subscribed_topics: joins.then(|| BTreeSet::from(["orders".into()])), rebalance_timeout_ms: joins.then_some(60_000),
             owned: Some(self.held.keys().cloned().collect()), ..Heartbeat::default()
         };
-        match node.request(Request { group: "g".into(), command: Command::Heartbeat(h), budget_ms: None }, WAIT).await? {
+        match node.request(Request { group: "g".into(), command: Command::Heartbeat(h), budget_ms: None, min_meta_revision: 0 }, WAIT).await? {
             Response::Heartbeat(v) => {
                 self.epoch = v.member_epoch;
                 self.revision = v.assignment_revision;
@@ -136,7 +136,7 @@ async fn settle(w: &World, members: &mut [Member]) {
     }
 }
 
-async fn ask(node: &Node, command: Command) -> Result<Response, Refusal> { node.request(Request { group: "g".into(), command, budget_ms: None }, WAIT).await }
+async fn ask(node: &Node, command: Command) -> Result<Response, Refusal> { node.request(Request { group: "g".into(), command, budget_ms: None, min_meta_revision: 0 }, WAIT).await }
 
 async fn declare(node: &Node) {
     let declare = MetaCommand::DeclareTopic { name: "orders".into(), partitions: 6, id_if_new: Node::random_id() };

@@ -50,6 +50,7 @@ codes! {
     CLUSTER_EXISTS 409 false "The cluster exists already", "Join it instead of forming it.";
     LIMIT_REACHED 429 false "A limit is reached", "Stay within the limit that is named.";
     INTERNAL 500 false "A fault in the server", "Report it with the server's log.";
+    NOT_QUARANTINED 409 false "The group is not quarantined", "Nothing is to be repaired.";
     GROUP_QUARANTINED 503 true "The group is quarantined after a fault", "Run `baton group repair`.";
     UNAVAILABLE 503 true "No leader answered in time", "Try again after retry_after_ms; the outcome of this request is not known.";
     NOT_READY 503 true "The node cannot serve yet", "Wait, or ask another node.";

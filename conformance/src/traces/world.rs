@@ -85,7 +85,7 @@ impl World {
         self.next_ticket += 1;
         let ticket = Ticket(self.next_ticket);
         self.held.insert(ticket, (step, op.to_string()));
-        self.shard.handle(ticket, Request { group: "g".into(), command, budget_ms: None }, self.clock());
+        self.shard.handle(ticket, Request { group: "g".into(), command, budget_ms: None, min_meta_revision: 0 }, self.clock());
         self.drive();
     }
 

@@ -52,7 +52,8 @@ fn open(turn: &mut Turn) {
         let config = turn.draft.context.metadata.config_of(turn.group);
         turn.draft.put(Record::Config { config });
     }
-    turn.put(ClassicRecord::Opened);
+    let time_ms = turn.draft.context.time_ms;
+    turn.put(ClassicRecord::Opened { time_ms });
 }
 
 /// In the join phase those count that have come: so the last to come are left out when the limit was lowered.

@@ -87,7 +87,8 @@ pub fn end_join_phase(turn: &mut Turn) {
         Some(p) => format!("generation {generation} has {members} members and the strategy {p}"),
         None => format!("generation {generation} has no members"),
     };
-    turn.put(ClassicRecord::Generation { generation, protocol, assigning_member });
+    let time_ms = turn.draft.context.time_ms;
+    turn.put(ClassicRecord::Generation { generation, time_ms, protocol, assigning_member });
     turn.note("generation", cause, None);
     turn.soft.pending_sync.clear();
     turn.soft.initial = None;

@@ -8,8 +8,8 @@ use std::{collections::BTreeMap, sync::Arc};
 /// A decided fact about a classic group.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum ClassicRecord {
-    /// The group, without members, speaks the classic protocol from now on, starting with generation 0.
-    Opened,
+    /// The group, without members, speaks the classic protocol from now on, starting with generation 0. At this time of the shard.
+    Opened { time_ms: u64 },
     /// The group, without members, speaks the consumer protocol again.
     Closed,
     /// A new member, or what a member says now. Its assignment stays.
@@ -20,19 +20,19 @@ pub enum ClassicRecord {
     Removed { member: MemberId, assigning_member: Option<MemberId> },
     /// The join phase begins.
     Preparing,
-    /// The join phase has ended: the members of now are this generation's.
-    Generation { generation: i32, protocol: Option<String>, assigning_member: Option<MemberId> },
+    /// The join phase has ended, at this time of the shard: the members of now are this generation's.
+    Generation { generation: i32, time_ms: u64, protocol: Option<String>, assigning_member: Option<MemberId> },
     /// The assignment of this generation. Members that are not named have nothing.
     Assigned { generation: i32, assignments: BTreeMap<MemberId, Opaque> },
 }
 
 /// Applies one record.
 pub fn replay(g: &mut Group, r: &ClassicRecord) -> Result<(), Violation> {
-    if let ClassicRecord::Opened = r {
+    if let ClassicRecord::Opened { time_ms } = r {
         if !g.members.is_empty() || !g.holds.is_empty() || g.classic.is_some() {
             return Err(broken("a group with members, holds or a generation was opened as a classic one"));
         }
-        g.classic = Some(Box::default());
+        g.classic = Some(Box::new(Classic { empty_since_ms: *time_ms, ..Classic::default() }));
         begin_anew(g);
         return Ok(());
     }
@@ -45,7 +45,7 @@ pub fn replay(g: &mut Group, r: &ClassicRecord) -> Result<(), Violation> {
     }
     let c = g.classic.as_deref_mut().ok_or_else(|| broken("the group is not a classic one"))?;
     match r {
-        ClassicRecord::Opened | ClassicRecord::Closed => Ok(()), // done above
+        ClassicRecord::Opened { .. } | ClassicRecord::Closed => Ok(()), // done above
         ClassicRecord::Joined { member, protocol_type, said } => joined(c, member, protocol_type, said),
         ClassicRecord::Replaced { old, new } => {
             let m = c.members.remove(old).ok_or_else(|| missing(old))?;
@@ -77,7 +77,7 @@ pub fn replay(g: &mut Group, r: &ClassicRecord) -> Result<(), Violation> {
             c.phase = Phase::Preparing;
             Ok(())
         }
-        ClassicRecord::Generation { generation, protocol, assigning_member } => {
+        ClassicRecord::Generation { generation, time_ms, protocol, assigning_member } => {
             if c.phase != Phase::Preparing || *generation != c.generation + 1 {
                 return Err(broken(format!("generation {generation} after {} in phase {:?}", c.generation, c.phase)));
             }
@@ -85,7 +85,11 @@ pub fn replay(g: &mut Group, r: &ClassicRecord) -> Result<(), Violation> {
                 return Err(broken(format!("generation {generation} with strategy {protocol:?} and {} members", c.members.len())));
             }
             (c.generation, c.protocol) = (*generation, protocol.clone());
-            c.phase = if c.members.is_empty() { Phase::Empty } else { Phase::Completing };
+            if c.members.is_empty() {
+                (c.phase, c.empty_since_ms) = (Phase::Empty, *time_ms);
+            } else {
+                c.phase = Phase::Completing;
+            }
             assigning(c, assigning_member)
         }
         ClassicRecord::Assigned { generation, assignments } => {

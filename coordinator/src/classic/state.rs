@@ -34,6 +34,8 @@ pub enum Phase {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Classic {
     pub phase: Phase,
+    /// The shard's time at which the last member had gone: the retention of offsets begins there.
+    pub empty_since_ms: u64,
     /// Grows by one with each list of members; the list of one generation never changes (a static member may come back under a new id).
     pub generation: i32,
     /// `consumer`, `connect`, … None before the first member.

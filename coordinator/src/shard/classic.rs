@@ -38,7 +38,7 @@ pub(super) fn decide(
         soft::reply(out, w.ticket, Err(GroupError::LimitReached { limit: "groups".into(), max: limits.groups_max as u64 }));
         return true;
     }
-    let context = Context { metadata: image, limits, wall_us: drain.now.wall_us, may_assign: false, session_remaining: &|_| 0, hold_remaining: &|_| 0 };
+    let context = Context { metadata: image, limits, wall_us: drain.now.wall_us, time_ms: drain.time_ms, may_assign: false, session_remaining: &|_| 0, hold_remaining: &|_| 0 };
     let mut draft = Draft::of(group.clone(), drain.last_token, &context);
     let mut own = l.classic.remove(&w.group).unwrap_or_default();
     let effects = take(&w.group, &mut draft, &mut own, w);
@@ -72,7 +72,7 @@ fn weight(records: &[Record]) -> usize {
         Record::Classic(c) => match &**c {
             C::Joined { said, .. } => said.protocols.iter().map(|(_, m)| m.0.len()).sum(),
             C::Assigned { assignments, .. } => assignments.values().map(|a| a.0.len() + 64).sum(),
-            C::Opened | C::Closed | C::Replaced { .. } | C::Removed { .. } | C::Preparing | C::Generation { .. } => 0,
+            C::Opened { .. } | C::Closed | C::Replaced { .. } | C::Removed { .. } | C::Preparing | C::Generation { .. } => 0,
         },
         _ => 0,
     };

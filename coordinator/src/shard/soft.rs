@@ -6,6 +6,7 @@ use crate::decide::TimerCommand;
 /// One drain: the drafts of the groups it touches.
 pub(super) struct Drain {
     pub(super) now: Now,
+    pub(super) time_ms: u64,
     pub(super) last_token: u64,
     pub(super) drafts: BTreeMap<GroupId, Option<Arc<Group>>>,
     pub(super) batches: BTreeMap<GroupId, Batch>,
@@ -15,17 +16,18 @@ pub(super) struct Drain {
     pub(super) records: usize,
 }
 impl Drain {
-    pub(super) fn new(state: &State, now: Now) -> Self {
-        Self { now, last_token: state.last_token, drafts: BTreeMap::new(), batches: BTreeMap::new(), replies: Vec::new(), armed: Vec::new(), blocked: BTreeSet::new(), records: 0 }
+    pub(super) fn new(state: &State, time_ms: u64, now: Now) -> Self {
+        Self { now, time_ms, last_token: state.last_token, drafts: BTreeMap::new(), batches: BTreeMap::new(), replies: Vec::new(), armed: Vec::new(), blocked: BTreeSet::new(), records: 0 }
     }
     /// A drain closes at about the entry's size; a record is about 200 bytes.
     pub(super) fn full(&self, limits: &Limits) -> bool { self.records * 200 >= limits.entry_bytes }
-    pub(super) fn close(self, node: u64, term: Term, base_sequence: u64) -> Option<(LogEntry, InFlight)> {
-        if self.batches.is_empty() {
+    /// The entry, if there is something to say; `tick`: the time alone is.
+    pub(super) fn close(self, node: u64, term: Term, base_sequence: u64, tick: bool) -> Option<(LogEntry, InFlight)> {
+        if self.batches.is_empty() && !tick {
             return None;
         }
         let groups = self.batches.keys().cloned().collect();
-        let entry = LogEntry { node, term, base_sequence, batches: self.batches.into_values().collect() };
+        let entry = LogEntry { node, term, base_sequence, time_ms: self.time_ms, batches: self.batches.into_values().collect() };
         Some((entry, InFlight { base_sequence, groups, replies: self.replies, decided_at: self.now.mono_ms, armed: self.armed }))
     }
 }
@@ -51,15 +53,15 @@ pub(super) fn decide_one(
     let remaining = |t: TimerCommand| l.timers.deadline(&Timer::Command(w.group.clone(), t)).map_or(0, |at| at.saturating_sub(now.mono_ms));
     let session_remaining = |m: &MemberId| remaining(TimerCommand::ExpireSession { member: m.clone() });
     let hold_remaining = |p: &Partition| group.as_ref().and_then(|g| g.holds.get(p)).map_or(0, |h| remaining(TimerCommand::ReleaseHold { partition: p.clone(), token: h.token }));
-    let context = Context { metadata: image, limits, wall_us: now.wall_us, may_assign: now.mono_ms >= next_assign, session_remaining: &session_remaining, hold_remaining: &hold_remaining };
+    let context = Context { metadata: image, limits, wall_us: now.wall_us, time_ms: drain.time_ms, may_assign: now.mono_ms >= next_assign, session_remaining: &session_remaining, hold_remaining: &hold_remaining };
     let mut draft = Draft::of(group.clone(), drain.last_token, &context);
     let result = match &w.what {
         What::Request(command) => {
             // A leader whose image is older than what the group recorded decides nothing that needs metadata (`safety.md` 23).
-            let behind = group.as_ref().is_some_and(|g| image.revision < g.metadata_revision);
+            let (have, need) = (image.revision, group.as_ref().map_or(0, |g| g.metadata_revision));
             match decide::request(&mut draft, &w.group, command) {
-                Ok(_) if behind && !draft.records.is_empty() => {
-                    reply(out, w.ticket, Err(GroupError::Unavailable { reason: "this node is still loading the topics that the group was last seen with".into() }));
+                Ok(_) if have < need && draft.records.iter().any(needs_metadata) => {
+                    reply(out, w.ticket, Err(GroupError::Loading { have, need }));
                     return true;
                 }
                 r => Some(r),
@@ -88,6 +90,7 @@ pub(super) fn decide_one(
     if let What::Timer(TimerCommand::ExpireSession { .. }) = w.what {
         stats.expired += 1;
     }
+    draft.settle();
     let Drafted { group: after, records, last_token } = match draft.finish().map_err(|v| v.to_string()).and_then(checked) {
         Ok(done) => done,
         Err(why) => {
@@ -114,6 +117,9 @@ pub(super) fn decide_one(
     }
     true
 }
+
+/// Whether a record says something that only topics and settings can tell.
+fn needs_metadata(r: &Record) -> bool { matches!(r, Record::Joined(_) | Record::Subscribed { .. } | Record::Session { .. } | Record::Topics { .. } | Record::Config { .. }) }
 
 /// Nothing enters the log that breaks an invariant on the draft.
 pub(super) fn checked(d: Drafted) -> Result<Drafted, String> {
@@ -202,7 +208,7 @@ pub(super) fn end_wait(l: &mut Leading, out: &mut VecDeque<Action>, group: &Grou
     let Some(h) = l.held.remove(&key) else { return };
     if l.in_flight.as_ref().is_some_and(|f| f.groups.contains(group)) {
         let heartbeat = Heartbeat { wait_ms: 0, ..h.heartbeat };
-        l.queue.push_back(Waiting { ticket: Some(h.ticket), group: group.clone(), what: What::Request(Command::Heartbeat(heartbeat)), arrived: now.mono_ms, budget_ms: None });
+        l.queue.push_back(Waiting { ticket: Some(h.ticket), group: group.clone(), what: What::Request(Command::Heartbeat(heartbeat)), arrived: now.mono_ms, budget_ms: None, min_meta_revision: 0 });
     } else {
         out.push_back(Action::Reply { ticket: h.ticket, result: Ok(h.response) });
     }
@@ -255,6 +261,33 @@ fn arm_member(l: &mut Leading, group: &GroupId, id: &MemberId, m: &Member, now: 
     }
 }
 
+/// How many groups one step of a sweep looks at, and how soon the next step follows.
+const SWEEP_STEP: (usize, Millis) = (500, 20);
+
+/// Looks some groups through for what retention is over for. At the end of a round the time is written down, so that it also goes on in an idle shard.
+pub(super) fn sweep(l: &mut Leading, state: &State, image: &Metadata, now: Now) {
+    let time_ms = l.time(now);
+    let from = l.swept.take().map_or(std::ops::Bound::Unbounded, std::ops::Bound::Excluded);
+    let mut looked_at = 0;
+    for (id, g) in state.groups.range((from, std::ops::Bound::Unbounded)) {
+        if looked_at == SWEEP_STEP.0 {
+            break;
+        }
+        looked_at += 1;
+        l.swept = Some(id.clone());
+        if decide::offsets::to_sweep(g, image, time_ms) {
+            l.queue_timer(id, TimerCommand::Sweep, now);
+        }
+    }
+    if looked_at == SWEEP_STEP.0 {
+        l.sweep_at = now.mono_ms + SWEEP_STEP.1;
+        return;
+    }
+    l.swept = None;
+    l.sweep_at = now.mono_ms + SWEEP_EVERY_MS;
+    l.tick = !state.groups.is_empty() && time_ms >= state.time_ms + SWEEP_EVERY_MS / 2;
+}
+
 /// Follows a batch that was applied: `members` are those it names.
 pub(super) fn follow_group(l: &mut Leading, id: &GroupId, group: Option<&Group>, members: &BTreeSet<MemberId>, now: Now) {
     let Some(g) = group else {
@@ -286,7 +319,7 @@ pub(super) fn follow_group(l: &mut Leading, id: &GroupId, group: Option<&Group>,
 }
 
 /// Whether a batch is about committed positions alone. An administrator's commit may be what made the group, so it must not have done that.
-pub(super) fn only_offsets(records: &[Record]) -> bool { records.iter().all(|r| matches!(r, Record::Offset { .. } | Record::OffsetsRemoved { .. })) }
+pub(super) fn only_offsets(records: &[Record]) -> bool { records.iter().all(|r| matches!(r, Record::Offset(_) | Record::OffsetsRemoved { .. } | Record::OffsetsExpired { .. })) }
 
 /// The members that a batch names.
 pub(super) fn members_of(records: &[Record]) -> BTreeSet<MemberId> {
@@ -297,7 +330,8 @@ pub(super) fn members_of(records: &[Record]) -> BTreeSet<MemberId> {
             Record::Reconciled(r) => out.insert(r.member.clone()),
             Record::Removed { member, .. } | Record::Session { member, .. } | Record::Subscribed { member, .. } => out.insert(member.clone()),
             Record::Created | Record::HoldReleased { .. } | Record::Epoch { .. } | Record::Target { .. } | Record::Topics { .. } | Record::Config { .. }
-            | Record::Classic(_) | Record::Offset { .. } | Record::OffsetsRemoved { .. } | Record::History(_) | Record::Deleted | Record::Quarantined { .. } => false,
+            | Record::Classic(_) | Record::Offset(_) | Record::OffsetsRemoved { .. } | Record::OffsetsExpired { .. } | Record::History(_) | Record::Deleted | Record::Quarantined { .. } | Record::Repaired
+            | Record::Settled => false,
         };
     }
     out

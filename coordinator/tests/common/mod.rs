@@ -79,7 +79,7 @@ impl World {
     pub fn send(&mut self, command: Command) -> Ticket {
         self.next += 1;
         let t = Ticket(self.next);
-        self.shard.handle(t, Request { group: "g".into(), command, budget_ms: None }, self.now);
+        self.shard.handle(t, Request { group: "g".into(), command, budget_ms: None, min_meta_revision: 0 }, self.now);
         self.run();
         t
     }

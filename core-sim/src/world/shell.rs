@@ -19,7 +19,7 @@ impl World {
         let clocks = self.replicas.clocks(n, self.now);
         let c = &mut self.calls[call];
         c.arrived = self.now;
-        let request = Request { group: c.group.clone(), command: c.command.clone(), budget_ms: Some(5_000) };
+        let request = Request { group: c.group.clone(), command: c.command.clone(), budget_ms: Some(5_000), min_meta_revision: 0 };
         self.replicas.nodes[n].shard.handle(Ticket(call as u64), request, clocks);
         self.mark(call as u64);
         self.tell(|w| {
