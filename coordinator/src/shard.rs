@@ -71,6 +71,7 @@ enum What {
 }
 
 /// An answer that waits for the batch it belongs to.
+#[derive(Clone)]
 struct Answer {
     ticket: Ticket,
     group: GroupId,
@@ -81,6 +82,7 @@ struct Answer {
 }
 
 /// The leader's entry that has been proposed and not replayed yet, with the answers that wait for it.
+#[derive(Clone)]
 struct InFlight {
     base_sequence: u64,
     groups: BTreeSet<GroupId>,
@@ -91,6 +93,7 @@ struct InFlight {
 }
 
 /// A heartbeat that is held until something changes for its member (`wait_ms`).
+#[derive(Clone)]
 struct Held {
     ticket: Ticket,
     heartbeat: Heartbeat,
@@ -98,6 +101,7 @@ struct Held {
     response: Response,
 }
 
+#[derive(Clone)]
 struct Leading {
     node: u64,
     term: Term,
@@ -131,7 +135,8 @@ struct Leading {
 /// A group as it is now; None: it is gone.
 pub type ChangedGroup = (GroupId, Option<Arc<Group>>);
 
-/// The groups of one shard.
+/// The groups of one shard. A clone goes its own way: the walks of a model need that.
+#[derive(Clone)]
 pub struct Shard {
     id: u16,
     limits: Limits,
@@ -210,8 +215,8 @@ impl Shard {
     pub fn group(&self, group: &GroupId) -> Option<&Group> { self.state.groups.get(group).map(|g| &**g) }
     /// Who waits in a classic group and for what, while this node leads it; for checks.
     pub fn classic_soft(&self, group: &GroupId) -> Option<&crate::classic::Soft> { self.leading.as_ref().and_then(|l| l.classic.get(group)) }
-    /// The timers that are due at `at`, while this node leads; for checks.
-    pub fn due(&self, at: Millis) -> Vec<Timer> { self.leading.as_ref().map(|l| l.timers.due(at).cloned().collect()).unwrap_or_default() }
+    /// The timers that are due at `at`, in the order in which they fire, while this node leads; for checks.
+    pub fn due(&self, at: Millis) -> Vec<(Millis, Timer)> { self.leading.as_ref().map(|l| l.timers.due(at).cloned().collect()).unwrap_or_default() }
     /// The whole applied state, for checks.
     pub fn state(&self) -> &State { &self.state }
     /// Id, state, member count and revision of every group, as applied here.

@@ -100,7 +100,7 @@ impl World {
             self.drive();
             let members_after = self.members();
             let changed = before != self.view() || self.answers[answered..].iter().any(|(_, r)| !matches!(r, Err(GroupError::Unavailable { .. })));
-            for timer in &due {
+            for (_, timer) in &due {
                 // With several at one instant, a session had an effect if its member is gone by it.
                 let effect = match timer {
                     Timer::Command(_, TimerCommand::Classic(c::Due::Session { member })) if due.len() > 1 => members_before.contains(member) && !members_after.contains(member),
