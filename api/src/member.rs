@@ -51,7 +51,7 @@ pub async fn delete<B: Backend>(
     let command = match (q.force.unwrap_or(false), q.incarnation, q.assignment_revision) {
         (true, None, None) => Command::RemoveMember { member },
         (true, ..) => return Err(Failure::field("force", "an administrator's removal takes neither incarnation nor assignment_revision")),
-        (false, Some(i), Some(r)) => Command::Leave(Leave { member, incarnation: convert::incarnation(&i)?, assignment_revision: AssignmentRevision(r) }),
+        (false, Some(i), Some(r)) => Command::Leave(Leave { member, incarnation: convert::incarnation(&i)?, assignment_revision: AssignmentRevision(r), is_static: false }),
         (false, Some(_), None) => return Err(Failure::field("assignment_revision", "a leave gives it together with incarnation")),
         (false, None, _) => return Err(Failure::field("incarnation", "a leave gives incarnation and assignment_revision; an administrator's removal gives force=true")),
     };

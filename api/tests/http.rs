@@ -181,7 +181,7 @@ async fn leaves_removals_and_offsets_are_translated() {
     let leave = format!("/v1/groups/g%20x/members/m%2F1?incarnation={}&assignment_revision=18", hex128(7));
     let a = call(at, "DELETE", &leave, "").await;
     assert_eq!((a.status, a.body.as_str(), a.header("x-baton-leader")), (204, "", Some("g x:2")));
-    assert_eq!(fake.asked().0.command, Command::Leave(Leave { member: "m/1".into(), incarnation: Incarnation(7), assignment_revision: AssignmentRevision(18) }));
+    assert_eq!(fake.asked().0.command, Command::Leave(Leave { member: "m/1".into(), incarnation: Incarnation(7), assignment_revision: AssignmentRevision(18), is_static: false }));
     assert_eq!(call(at, "DELETE", "/v1/groups/g/members/m?force=true", "").await.status, 204);
     assert_eq!(fake.asked().0.command, Command::RemoveMember { member: "m".into() });
     let body = json!({"member_id":"m","incarnation":hex128(7),"commit_seq":3,"offsets":[{"topic":"t","partition":0,"token":4,"offset":5},{"topic":"t","partition":1,"token":4,"offset":6,"metadata":"y","leader_epoch":2}]});

@@ -1,6 +1,6 @@
 //! What is asked of a shard and what it answers. Plain data; no rule lives here.
 
-use crate::{classic::{Classic, ClassicAnswer, ClassicCode, ClassicCommand}, ids::*};
+use crate::{classic::{Classic, ClassicAnswer, ClassicCode, ClassicCommand}, ids::*, state::ClientInfo};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use thiserror::Error;
@@ -25,6 +25,12 @@ pub enum Command {
     Heartbeat(Heartbeat),
     /// A member leaves by its own wish.
     Leave(Leave),
+    /// Kafka's ConsumerGroupHeartbeat: join, steady heartbeat, leave and leave for a while of a member that speaks KIP-848.
+    Consumer(Box<ConsumerHeartbeat>),
+    /// Kafka's OffsetCommit.
+    KafkaCommit(KafkaCommit),
+    /// Kafka's OffsetFetch.
+    KafkaFetch(KafkaFetch),
     /// An administrator removes a member: its partitions are held until it acknowledges or one session has passed.
     RemoveMember { member: MemberId },
     /// Offsets of a member (with tokens) or of an administrator (empty group only).
@@ -59,6 +65,8 @@ pub struct Heartbeat {
     /// 1,000 to 3,600,000 ms; absent at a join: 60,000.
     pub rebalance_timeout_ms: Option<u64>,
     pub subscribed_topics: Option<BTreeSet<TopicName>>,
+    /// In the syntax of RE2; matches whole names. Empty: none any more.
+    pub subscribed_regex: Option<String>,
     pub assignor: Option<String>,
     /// What the member uses now. None confirms nothing.
     pub owned: Option<BTreeSet<Partition>>,
@@ -75,6 +83,53 @@ pub struct Leave {
     pub member: MemberId,
     pub incarnation: Incarnation,
     pub assignment_revision: AssignmentRevision,
+    /// A static member that will be back: it keeps its place for one session.
+    pub is_static: bool,
+}
+
+/// Kafka's ConsumerGroupHeartbeat. Absent means unchanged.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq)]
+pub struct ConsumerHeartbeat {
+    pub version: i16,
+    /// Empty only at a join of version 0: the coordinator then takes `made_id`.
+    pub member: MemberId,
+    /// An id that the front has drawn at random.
+    pub made_id: MemberId,
+    /// 0 joins, above 0 goes on, -1 leaves, -2 leaves for a while.
+    pub epoch: Epoch,
+    pub instance_id: Option<InstanceId>,
+    pub rack: Option<String>,
+    /// -1: unchanged.
+    pub rebalance_timeout_ms: i32,
+    pub subscribed_topics: Option<BTreeSet<TopicName>>,
+    pub subscribed_regex: Option<String>,
+    pub assignor: Option<String>,
+    /// What the member uses now: topic id → partitions.
+    pub owned: Option<PartitionsById>,
+    pub client: ClientInfo,
+}
+/// Partitions by topic id, as Kafka's newer messages name them.
+pub type PartitionsById = BTreeMap<u128, BTreeSet<i32>>;
+
+/// Kafka's OffsetCommit of a member (or, with epoch -1 and no member, of a client that is in no group).
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+pub struct KafkaCommit {
+    pub version: i16,
+    pub member: MemberId,
+    pub instance_id: Option<InstanceId>,
+    /// Member epoch or generation.
+    pub epoch: Epoch,
+    /// Their tokens are not looked at.
+    pub offsets: Vec<CommitOffset>,
+}
+/// Kafka's OffsetFetch of one group.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+pub struct KafkaFetch {
+    /// None with a negative epoch: nobody's in particular.
+    pub member: Option<MemberId>,
+    pub epoch: Epoch,
+    /// None: all.
+    pub partitions: Option<BTreeSet<Partition>>,
 }
 
 /// A commit of offsets.
@@ -116,6 +171,7 @@ pub enum GroupState { Empty, Assigning, Reconciling, Stable, PreparingRebalance,
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
 pub enum Response {
     Heartbeat(HeartbeatView),
+    Consumer(ConsumerView),
     Left,
     Removed,
     /// One result for each offset, in the order asked.
@@ -132,6 +188,16 @@ pub enum Response {
     History(Vec<HistoryRecord>),
 }
 
+/// The answer to a `ConsumerHeartbeat`.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+pub struct ConsumerView {
+    pub member: MemberId,
+    pub epoch: Epoch,
+    pub heartbeat_interval_ms: u64,
+    /// The complete set, by topic id; None: unchanged.
+    pub assignment: Option<PartitionsById>,
+}
+
 /// Why one offset of a commit was not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, Error)]
 pub enum CommitRefusal {
@@ -145,6 +211,8 @@ pub enum CommitRefusal {
     MetadataTooLarge,
     #[error("the offset is negative")]
     InvalidOffset,
+    #[error("the partition is not the member's at this epoch")]
+    StaleMemberEpoch,
 }
 
 /// The whole picture that a member needs.
@@ -257,6 +325,16 @@ pub enum GroupError {
     MemberIdInUse { remaining_ms: u64 },
     #[error("instance id {instance} is in use by member {holder}")]
     UnreleasedInstanceId { instance: InstanceId, holder: MemberId },
+    #[error("instance id {instance} is another member's by now: this process must not go on")]
+    FencedInstanceId { instance: InstanceId },
+    #[error("epoch {received} is not the member's epoch {stored}: heartbeat first")]
+    StaleMemberEpoch { received: Epoch, stored: Epoch },
+    #[error("a member of the consumer protocol commits with version 9 or newer, not {version}")]
+    UnsupportedVersion { version: i16 },
+    #[error("the group has {max} members, as many as it may have")]
+    GroupFull { max: u64 },
+    #[error("the regular expression cannot be used: {detail}")]
+    InvalidRegex { detail: String },
     #[error("the leave is older than the member's join: nothing was changed")]
     StaleLeave,
     #[error("the group has {members} members: stop them first")]
@@ -265,7 +343,7 @@ pub enum GroupError {
     GroupDraining { holds: u64, remaining_ms: u64 },
     #[error("a live member subscribes to topic {topic}: its offsets stay")]
     SubscribedToTopic { topic: TopicName },
-    #[error("assignor {name} is not known: use uniform or range")]
+    #[error("assignor {name} is not known: use one of those that are configured (uniform, range)")]
     UnsupportedAssignor { name: String },
     /// `field` is the JSON name of what is wrong.
     #[error("{field}: {detail}")]

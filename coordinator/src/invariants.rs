@@ -30,7 +30,7 @@ pub fn one_owner(g: &Group, broken: &mut Vec<String>) {
             claim(p, id, x.token, OwnerState::Assigned);
         }
         for (p, x) in &m.pending {
-            claim(p, id, x.token, OwnerState::PendingRevocation);
+            claim(p, id, x.grant.token, OwnerState::PendingRevocation);
         }
     }
     for (p, h) in &g.holds {
@@ -50,7 +50,9 @@ pub fn epochs(g: &Group, broken: &mut Vec<String>) {
         broken.push(format!("I4 epochs: an empty group has target {} and epoch {}", g.target_epoch, g.epoch));
     }
     for (id, m) in &g.members {
-        if m.epoch > g.target_epoch || m.epoch <= 0 {
+        // -2: a static member that left for a while.
+        let away = m.epoch == AWAY && m.instance_id.is_some() && m.pending.is_empty();
+        if m.epoch > g.target_epoch || (m.epoch <= 0 && !away) {
             broken.push(format!("I4 epochs: member {id} at {} with target {}", m.epoch, g.target_epoch));
         }
     }

@@ -7,7 +7,7 @@
 mod classic;
 mod soft;
 
-use crate::{command::*, config::Limits, decide, draft::*, ids::*, invariants, metadata::Metadata, record::*, replay, replay::{HistoryChange, Outcome}, seeded, state::*, timers::*};
+use crate::{command::*, config::Limits, decide, draft::*, ids::*, invariants, metadata::Metadata, record::*, replay, replay::{HistoryChange, Outcome}, seeded, state::*, timers::*, work::*};
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
@@ -30,6 +30,8 @@ pub struct Now {
 pub enum Action {
     /// Append this entry to the shard's log. Its outcome is known when it is replayed here, never from the proposal's own result.
     Propose(LogEntry),
+    /// Run this anywhere and hand the result to `done`. It may be lost: it is asked for again.
+    Work(Work),
     /// Answer, after a lease check that began after the request arrived and in the term that `leading` names.
     Reply { ticket: Ticket, result: Result<Response, GroupError> },
 }
@@ -48,6 +50,8 @@ pub struct ShardStats {
     pub expired: u64,
     /// Batches refused because the draft broke an invariant: our bugs.
     pub refused_batches: u64,
+    /// Assignors that failed: the old target stayed in force.
+    pub failed_assignments: u64,
     /// Entries that were no-ops because they had been decided on another state.
     pub skipped: u64,
 }
@@ -68,6 +72,8 @@ struct Waiting {
 enum What {
     Request(Command),
     Timer(decide::TimerCommand),
+    /// The result of work that was done beside the shard.
+    Done(Found),
 }
 
 /// An answer that waits for the batch it belongs to.
@@ -120,6 +126,13 @@ struct Leading {
     held: BTreeMap<(GroupId, MemberId), Held>,
     /// When a group's target was last computed, for the assignment interval.
     assigned_at: BTreeMap<GroupId, Millis>,
+    /// The image that a group was last compared with.
+    facts_seen: BTreeMap<GroupId, u64>,
+    /// Work that is out, and its run.
+    working: BTreeMap<(GroupId, Kind), u64>,
+    runs: u64,
+    /// When a group's regular expressions were last resolved.
+    regexes_at: BTreeMap<GroupId, Millis>,
     /// Batches of a group refused in a row.
     refused: BTreeMap<GroupId, u32>,
     /// Groups whose soft state must follow what was replayed, with the members that the batch names.
@@ -167,7 +180,7 @@ pub fn shard_of(group: &GroupId, shards: u16) -> u16 { (crc32c::crc32c(group.as_
 impl Shard {
     /// An empty shard.
     pub fn new(id: u16, limits: Limits) -> Shard {
-        Shard { id, limits, state: State::default(), image: Arc::default(), leading: None, out: VecDeque::new(), stats: ShardStats::default(), changed: BTreeSet::new(), history: Vec::new() }
+        Shard { id, limits, state: State::default(), image: Arc::<Metadata>::default(), leading: None, out: VecDeque::new(), stats: ShardStats::default(), changed: BTreeSet::new(), history: Vec::new() }
     }
     /// A shard from a snapshot of any replica.
     pub fn restore(id: u16, limits: Limits, snapshot: &[u8]) -> Result<Shard, String> {
@@ -283,7 +296,13 @@ impl Shard {
     fn refresh_groups(&mut self, now: Now) {
         let Some(l) = &mut self.leading else { return };
         for (id, g) in &self.state.groups {
-            let topics_differ = || g.subscribed_topics().iter().any(|t| self.image.topics.get(t) != g.topics.get(t));
+            // A group of Kafka members looks at the image at its members' heartbeats: only there can they be told, and several changes are then one.
+            let topics_differ = || g.has_conforming() && g.subscribed_topics().iter().any(|t| self.image.topics.get(t) != g.topics.get(t));
+            let to_look = || !g.said.is_empty() && g.has_conforming() && g.regexes.values().any(|r| r.revision < self.image.topics_made_at);
+            if to_look() {
+                let at = l.regexes_at.get(id).map_or(now.mono_ms, |at| at + crate::regexes::REFRESH_MIN_MS + 1);
+                l.timers.arm(Timer::Command(id.clone(), decide::TimerCommand::Refresh), at.max(now.mono_ms));
+            }
             if self.image.config_of(id) != g.config || topics_differ() {
                 l.queue_timer(id, decide::TimerCommand::Refresh, now);
             }
@@ -306,7 +325,7 @@ impl Shard {
         if !again {
             self.step_down();
             self.leading = Some(Leading {
-                node, term, timers: Timers::default(), rearmed_at: now.mono_ms, time_from: (self.state.time_ms, now.mono_ms), sweep_at: now.mono_ms + SWEEP_EVERY_MS, swept: None, tick: false, queue: VecDeque::new(), in_flight: None, held: BTreeMap::new(), assigned_at: BTreeMap::new(),
+                node, term, timers: Timers::default(), rearmed_at: now.mono_ms, time_from: (self.state.time_ms, now.mono_ms), sweep_at: now.mono_ms + SWEEP_EVERY_MS, swept: None, tick: false, facts_seen: BTreeMap::new(), working: BTreeMap::new(), runs: 0, regexes_at: BTreeMap::new(), queue: VecDeque::new(), in_flight: None, held: BTreeMap::new(), assigned_at: BTreeMap::new(),
                 refused: BTreeMap::new(), touched: Vec::new(), classic: BTreeMap::new(), armed: Vec::new(), lost: BTreeSet::new(),
             });
         }
@@ -350,6 +369,24 @@ impl Shard {
         }
         let Request { group, command, budget_ms, min_meta_revision } = request;
         l.queue.push_back(Waiting { ticket: Some(ticket), group, what: What::Request(command), arrived: now.mono_ms, budget_ms, min_meta_revision });
+    }
+
+    /// Takes the result of a piece of work. Then `poll`.
+    pub fn done(&mut self, done: Done, now: Now) {
+        let Some(l) = &mut self.leading else { return };
+        let Done { group, run, kind, result } = done;
+        if l.working.get(&(group.clone(), kind)) != Some(&run) {
+            return; // of an earlier life of the group, or of an earlier leader
+        }
+        l.working.remove(&(group.clone(), kind));
+        if kind == Kind::Resolve {
+            l.regexes_at.insert(group.clone(), now.mono_ms);
+        }
+        match result {
+            Ok(found) => l.queue.push_back(Waiting { ticket: None, group, what: What::Done(found), arrived: now.mono_ms, budget_ms: None, min_meta_revision: 0 }),
+            // The old target stays in force; it is tried again when the assignment interval is over.
+            Err(_) => soft::assignor_failed(l, &self.state, &mut self.stats, &group, now),
+        }
     }
 
     /// The caller went away: its held heartbeat is forgotten. A join or sync of a classic group stays: its client may come back for the answer of its member, and

@@ -50,6 +50,8 @@ codes! {
     CLUSTER_EXISTS 409 false "The cluster exists already", "Join it instead of forming it.";
     LIMIT_REACHED 429 false "A limit is reached", "Stay within the limit that is named.";
     INTERNAL 500 false "A fault in the server", "Report it with the server's log.";
+    FENCED_INSTANCE_ID 409 false "Another process has taken this instance's place", "Stop; start again only if the other one is gone.";
+    STALE_MEMBER_EPOCH 409 false "The epoch is not the member's", "Heartbeat first.";
     NOT_QUARANTINED 409 false "The group is not quarantined", "Nothing is to be repaired.";
     GROUP_QUARANTINED 503 true "The group is quarantined after a fault", "Run `baton group repair`.";
     UNAVAILABLE 503 true "No leader answered in time", "Try again after retry_after_ms; the outcome of this request is not known.";

@@ -38,7 +38,10 @@ pub(super) fn decide(
         soft::reply(out, w.ticket, Err(GroupError::LimitReached { limit: "groups".into(), max: limits.groups_max as u64 }));
         return true;
     }
-    let context = Context { metadata: image, limits, wall_us: drain.now.wall_us, time_ms: drain.time_ms, may_assign: false, session_remaining: &|_| 0, hold_remaining: &|_| 0 };
+    let context = Context {
+        metadata: image, limits, wall_us: drain.now.wall_us, time_ms: drain.time_ms, may_assign: false, facts_seen: true, now_ms: drain.now.mono_ms, regexes_at: None, resolving: false,
+        session_remaining: &|_| 0, hold_remaining: &|_| 0,
+    };
     let mut draft = Draft::of(group.clone(), drain.last_token, &context);
     let mut own = l.classic.remove(&w.group).unwrap_or_default();
     let effects = take(&w.group, &mut draft, &mut own, w);
@@ -94,7 +97,7 @@ fn take(group: &GroupId, draft: &mut Draft, own: &mut Soft, w: &Waiting) -> Vec<
             Due::Join => rebalance::join_phase_timed_out(&mut turn),
             Due::Sync => rebalance::sync_phase_timed_out(&mut turn),
         },
-        (What::Request(_) | What::Timer(_), _) => {}
+        (What::Request(_) | What::Timer(_) | What::Done(_), _) => {}
     }
     turn.effects
 }
