@@ -54,6 +54,8 @@ pub struct GroupList {
 #[derive(Clone, Debug)]
 pub struct GroupItem {
     pub group: GroupId,
+    /// It speaks the classic protocol.
+    pub classic: bool,
     pub state: GroupState,
     pub members: u64,
     pub revision: u64,

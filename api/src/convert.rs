@@ -56,6 +56,8 @@ pub fn group_state(s: core::GroupState) -> wire::GroupState {
         core::GroupState::Assigning => wire::GroupState::Assigning,
         core::GroupState::Reconciling => wire::GroupState::Reconciling,
         core::GroupState::Stable => wire::GroupState::Stable,
+        core::GroupState::PreparingRebalance => wire::GroupState::PreparingRebalance,
+        core::GroupState::CompletingRebalance => wire::GroupState::CompletingRebalance,
         core::GroupState::Dead => wire::GroupState::Dead,
     }
 }
@@ -82,6 +84,7 @@ pub fn commit_code(r: core::CommitRefusal) -> &'static str {
     match r {
         core::CommitRefusal::StaleToken => STALE_TOKEN,
         core::CommitRefusal::StaleCommit => STALE_COMMIT,
+        core::CommitRefusal::StaleMemberEpoch => STALE_MEMBER_EPOCH,
         core::CommitRefusal::UnknownPartition => UNKNOWN_TOPIC_OR_PARTITION,
         core::CommitRefusal::MetadataTooLarge => OFFSET_METADATA_TOO_LARGE,
         core::CommitRefusal::InvalidOffset => INVALID_OFFSET,
@@ -123,7 +126,7 @@ pub fn group(v: core::GroupView) -> wire::GroupView {
     };
     wire::GroupView {
         group: v.group.to_string(),
-        kind: wire::GroupType::Consumer,
+        kind: if v.classic.is_some() { wire::GroupType::Classic } else { wire::GroupType::Consumer },
         state: group_state(v.state),
         group_epoch: v.group_epoch,
         target_epoch: v.target_epoch,

@@ -22,7 +22,7 @@ pub async fn list<B: Backend>(State(node): State<B>, InQuery(q): InQuery<ListQue
     all.groups.sort_by(|a, b| a.group.cmp(&b.group));
     let wanted = all.groups.into_iter().map(|g| GroupSummary {
         group: g.group.to_string(),
-        kind: GroupType::Consumer,
+        kind: if g.classic { GroupType::Classic } else { GroupType::Consumer },
         state: convert::group_state(g.state),
         members: g.members,
         revision: g.revision,

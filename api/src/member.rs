@@ -18,7 +18,6 @@ pub async fn heartbeat<B: Backend>(
     State(node): State<B>, InPath((group, member)): InPath<(String, String)>, InBody(b): InBody<HeartbeatRequest>,
 ) -> Result<Json<HeartbeatResponse>, Failure> {
     let reserved = |name: &str, given: bool| if given { Err(Failure::field(name, "is not supported yet: leave it out")) } else { Ok(()) };
-    reserved("subscribed_regex", b.subscribed_regex.is_some())?;
     reserved("capacity", b.capacity.is_some())?;
     let (budget_ms, deadline) = times(b.timeout_ms, b.wait_ms);
     let command = Heartbeat {
@@ -30,6 +29,7 @@ pub async fn heartbeat<B: Backend>(
         rack: b.rack,
         rebalance_timeout_ms: b.rebalance_timeout_ms,
         subscribed_topics: b.subscribed_topics.map(|t| t.into_iter().map(TopicName::from).collect()),
+        subscribed_regex: b.subscribed_regex,
         assignor: b.assignor,
         owned: b.owned.map(convert::owned),
         assignment_revision: AssignmentRevision(b.assignment_revision.unwrap_or(0)),
@@ -47,11 +47,12 @@ pub async fn delete<B: Backend>(
     State(node): State<B>, InPath((group, member)): InPath<(String, String)>, InQuery(q): InQuery<LeaveQuery>,
 ) -> Result<StatusCode, Failure> {
     let member = MemberId::from(member);
-    if q.static_member == Some(true) { return Err(Failure::field("static", "is not supported yet: leave it out")); }
+    let is_static = q.static_member == Some(true);
     let command = match (q.force.unwrap_or(false), q.incarnation, q.assignment_revision) {
+        (true, ..) if is_static => return Err(Failure::field("static", "is a member's own word for coming back soon; an administrator's removal does not take it")),
         (true, None, None) => Command::RemoveMember { member },
         (true, ..) => return Err(Failure::field("force", "an administrator's removal takes neither incarnation nor assignment_revision")),
-        (false, Some(i), Some(r)) => Command::Leave(Leave { member, incarnation: convert::incarnation(&i)?, assignment_revision: AssignmentRevision(r) }),
+        (false, Some(i), Some(r)) => Command::Leave(Leave { member, incarnation: convert::incarnation(&i)?, assignment_revision: AssignmentRevision(r), is_static }),
         (false, Some(_), None) => return Err(Failure::field("assignment_revision", "a leave gives it together with incarnation")),
         (false, None, _) => return Err(Failure::field("incarnation", "a leave gives incarnation and assignment_revision; an administrator's removal gives force=true")),
     };

@@ -37,7 +37,7 @@ impl Backend for Node {
         let all = Node::list_groups(self).await;
         // Each shard has its own log: the lowest index is the one that holds for all of the list.
         let as_of_index = all.iter().map(|g| g.as_of_index).min();
-        let item = |g: baton_node::GroupSummary| GroupItem { group: g.group, state: g.state, members: g.members as u64, revision: g.revision };
+        let item = |g: baton_node::GroupSummary| GroupItem { group: g.group, classic: g.classic, state: g.state, members: g.members as u64, revision: g.revision };
         GroupList { groups: all.into_iter().map(item).collect(), as_of_index }
     }
 

@@ -145,7 +145,7 @@ fn request_schemas() -> Vec<(&'static str, Value)> {
             ("capacity?", told(count(), "Reserved: must be null.")),
             ("rebalance_timeout_ms?", told(count(), "1,000 to 3,600,000; at a join by default 60,000.")),
             ("subscribed_topics?", told(list(string()), "At most 1,000; null: unchanged.")),
-            ("subscribed_regex?", told(string(), "Reserved: must be null.")),
+            ("subscribed_regex?", told(string(), "Topics whose whole name matches this RE2 expression, beside the named ones; an empty string takes it back.")),
             ("assignor?", told(string(), "uniform or range.")),
             ("owned?", told(list(reference("TopicPartitions")), "What the member uses now; null confirms nothing.")),
             ("assignment_revision?", told(count(), "The last assignment that the member has fully applied.")),
@@ -215,8 +215,8 @@ fn group_schemas() -> Vec<(&'static str, Value)> {
     let of_topics = || list(reference("TopicPartitions"));
     let page = |of: &str| object(false, &[("items!", list(reference(of))), ("next!?", string()), ("as_of_index?", told(count(), "Set when this is one node's applied state."))]);
     vec![
-        ("GroupState", one_of(&["empty", "assigning", "reconciling", "stable", "dead"])),
-        ("GroupType", one_of(&["consumer"])),
+        ("GroupState", one_of(&["empty", "assigning", "reconciling", "stable", "preparing_rebalance", "completing_rebalance", "dead"])),
+        ("GroupType", one_of(&["consumer", "classic"])),
         ("GroupSummary", object(false, &[
             ("group!", string()), ("type!", reference("GroupType")), ("state!", reference("GroupState")), ("members!", count()), ("revision!", count()),
         ])),

@@ -36,7 +36,7 @@ impl Backend for Fake {
     fn metadata(&self) -> Arc<Metadata> { Arc::new(self.0.lock().unwrap().image.clone()) }
     async fn fresh_metadata(&self) -> Result<Arc<Metadata>, Refused> { Ok(self.metadata()) }
     async fn list_groups(&self) -> GroupList {
-        let g = |name: &str, state| GroupItem { group: name.into(), state, members: 2, revision: 9 };
+        let g = |name: &str, state| GroupItem { group: name.into(), classic: false, state, members: 2, revision: 9 };
         GroupList { groups: vec![g("b", GroupState::Stable), g("a", GroupState::Empty), g("c1", GroupState::Stable)], as_of_index: Some(4) }
     }
     fn cluster(&self) -> ClusterView { ClusterView { node_id: 1, ..Default::default() } }
@@ -126,7 +126,7 @@ async fn malformed_requests_are_named_and_never_reach_the_node() {
     for (body, name) in [
         (with("memberr", json!(1)), "memberr"), (with("member_epoch", json!("0")), "member_epoch"), (with("member_epoch", json!(5_000_000_000u64)), "member_epoch"),
         (with("incarnation", json!("9f0c")), "incarnation"), (with("owned", json!([{"topic":"t","partitions":[0],"x":1}])), "owned[0]"),
-        (with("wait_ms", json!(-1)), "wait_ms"), (with("subscribed_regex", json!(".*")), "subscribed_regex"), (with("capacity", json!(3)), "capacity"),
+        (with("wait_ms", json!(-1)), "wait_ms"), (with("subscribed_regex", json!(7)), "subscribed_regex"), (with("capacity", json!(3)), "capacity"),
     ] {
         let p = call(at, "POST", HEARTBEAT, &body).await.problem(code::INVALID_FIELD);
         assert!(p.detail.contains(name) && !p.retriable, "{name}: {}", p.detail);
@@ -134,7 +134,7 @@ async fn malformed_requests_are_named_and_never_reach_the_node() {
     for (path, name) in [
         ("/v1/groups/g/members/m", "incarnation"), ("/v1/groups/g/members/m?incarnation=00000000000000000000000000000007", "assignment_revision"),
         ("/v1/groups/g/members/m?assignment_revision=1", "incarnation"), ("/v1/groups/g/members/m?force=true&assignment_revision=1", "force"),
-        ("/v1/groups/g/members/m?forced=true", "forced"), ("/v1/groups/g/members/m?force=yes", "force"), ("/v1/groups/g/members/m?static=true", "static"),
+        ("/v1/groups/g/members/m?forced=true", "forced"), ("/v1/groups/g/members/m?force=yes", "force"), ("/v1/groups/g/members/m?static=true&force=true", "static"),
         ("/v1/groups/g/offsets", "topic"), ("/v1/groups/g?force=1", "force"),
     ] {
         let p = call(at, "DELETE", path, "").await.problem(code::INVALID_FIELD);
@@ -182,7 +182,7 @@ async fn leaves_removals_and_offsets_are_translated() {
     let leave = format!("/v1/groups/g%20x/members/m%2F1?incarnation={}&assignment_revision=18", hex128(7));
     let a = call(at, "DELETE", &leave, "").await;
     assert_eq!((a.status, a.body.as_str(), a.header("x-baton-leader")), (204, "", Some("g x:2")));
-    assert_eq!(fake.asked().0.command, Command::Leave(Leave { member: "m/1".into(), incarnation: Incarnation(7), assignment_revision: AssignmentRevision(18) }));
+    assert_eq!(fake.asked().0.command, Command::Leave(Leave { member: "m/1".into(), incarnation: Incarnation(7), assignment_revision: AssignmentRevision(18), is_static: false }));
     assert_eq!(call(at, "DELETE", "/v1/groups/g/members/m?force=true", "").await.status, 204);
     assert_eq!(fake.asked().0.command, Command::RemoveMember { member: "m".into() });
     let body = json!({"member_id":"m","incarnation":hex128(7),"commit_seq":3,"offsets":[{"topic":"t","partition":0,"token":4,"offset":5},{"topic":"t","partition":1,"token":4,"offset":6,"metadata":"y","leader_epoch":2}]});
@@ -227,7 +227,7 @@ async fn groups_are_listed_described_and_their_history_is_filtered() {
         moved: vec![Moved { partition: Partition::new("t", p), from: None, to: Some(member.into()) }],
     };
     let group = GroupView {
-        group: "g".into(), state: GroupState::Stable, group_epoch: 3, target_epoch: 3, assignor: "uniform".into(), stuck_because: vec![], quarantined: None,
+        group: "g".into(), state: GroupState::Stable, group_epoch: 3, target_epoch: 3, assignor: "uniform".into(), stuck_because: vec![], quarantined: None, classic: None,
         members: vec![], holds: vec![HoldView { partition: Partition::new("t", 0), member: "m".into(), remaining_ms: 5 }],
         partitions: vec![OwnerView { partition: Partition::new("t", 0), owner: Some("m".into()), token: Some(FencingToken(4)), state: OwnerState::PendingRevocation }],
     };
@@ -281,6 +281,7 @@ fn every_refusal_is_in_the_table_and_agrees_with_the_core() {
         (G::NonEmptyGroup { members: 1 }, code::NON_EMPTY_GROUP), (G::GroupDraining { holds: 1, remaining_ms: 1 }, code::GROUP_DRAINING),
         (G::SubscribedToTopic { topic: "t".into() }, code::GROUP_SUBSCRIBED_TO_TOPIC), (G::UnsupportedAssignor { name: "a".into() }, code::UNSUPPORTED_ASSIGNOR),
         (G::Invalid { field: "f".into(), detail: "d".into() }, code::INVALID_FIELD), (G::LimitReached { limit: "members".into(), max: 1 }, code::LIMIT_REACHED),
+        (G::Classic { code: baton_coordinator::classic::ClassicCode::InconsistentGroupProtocol, member: None }, code::INCONSISTENT_GROUP_PROTOCOL),
         (G::Quarantined { reason: "r".into() }, code::GROUP_QUARANTINED), (G::Unavailable { reason: "r".into() }, code::UNAVAILABLE),
     ];
     for (e, c) in group {

@@ -66,14 +66,20 @@ impl Input {
     /// The input that a group gives.
     pub fn of(g: &Group, topics: &BTreeMap<TopicName, TopicFacts>) -> Self {
         Self {
-            subscriptions: g.members.iter().map(|(id, m)| (id.clone(), m.subscribed.clone())).collect(),
+            subscriptions: g.members.iter().map(|(id, m)| (id.clone(), g.subscription_of(m))).collect(),
             topics: topics.iter().map(|(t, f)| (t.clone(), f.partitions)).collect(),
-            previous: g.target.clone(),
+            previous: sticky(g),
             instances: g.members.iter().filter_map(|(id, m)| Some((id.clone(), m.instance_id.clone()?))).collect(),
             racks: g.members.iter().filter_map(|(id, m)| Some((id.clone(), m.rack.clone()?))).collect(),
             ..Self::default()
         }
     }
+}
+
+/// The target so far, without topics that have been made again since: nobody has worked on those.
+fn sticky(g: &Group) -> Assignment {
+    let same = |p: &&Partition| g.target_topics.get(&p.topic).map(|t| t.id) == g.topics.get(&p.topic).map(|t| t.id);
+    g.target.iter().map(|(m, ps)| (m.clone(), ps.iter().filter(same).cloned().collect())).collect()
 }
 
 /// Runs the assignor `name`. Unknown names are refused where they enter; should one get here, it means the default.

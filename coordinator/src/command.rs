@@ -1,6 +1,6 @@
 //! What is asked of a shard and what it answers. Plain data; no rule lives here.
 
-use crate::ids::*;
+use crate::{classic::{Classic, ClassicAnswer, ClassicCode, ClassicCommand}, ids::*, state::ClientInfo};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use thiserror::Error;
@@ -25,6 +25,12 @@ pub enum Command {
     Heartbeat(Heartbeat),
     /// A member leaves by its own wish.
     Leave(Leave),
+    /// Kafka's ConsumerGroupHeartbeat: join, steady heartbeat, leave and leave for a while of a member that speaks KIP-848.
+    Consumer(Box<ConsumerHeartbeat>),
+    /// Kafka's OffsetCommit.
+    KafkaCommit(KafkaCommit),
+    /// Kafka's OffsetFetch.
+    KafkaFetch(KafkaFetch),
     /// An administrator removes a member: its partitions are held until it acknowledges or one session has passed.
     RemoveMember { member: MemberId },
     /// Offsets of a member (with tokens) or of an administrator (empty group only).
@@ -39,6 +45,8 @@ pub enum Command {
     Repair,
     /// The group as a person wants to see it.
     Describe,
+    /// A request of the classic protocol.
+    Classic(ClassicCommand),
     /// The last history records, from revision `since` on.
     History { since: u64 },
 }
@@ -57,6 +65,8 @@ pub struct Heartbeat {
     /// 1,000 to 3,600,000 ms; absent at a join: 60,000.
     pub rebalance_timeout_ms: Option<u64>,
     pub subscribed_topics: Option<BTreeSet<TopicName>>,
+    /// In the syntax of RE2; matches whole names. Empty: none any more.
+    pub subscribed_regex: Option<String>,
     pub assignor: Option<String>,
     /// What the member uses now. None confirms nothing.
     pub owned: Option<BTreeSet<Partition>>,
@@ -73,6 +83,53 @@ pub struct Leave {
     pub member: MemberId,
     pub incarnation: Incarnation,
     pub assignment_revision: AssignmentRevision,
+    /// A static member that will be back: it keeps its place for one session.
+    pub is_static: bool,
+}
+
+/// Kafka's ConsumerGroupHeartbeat. Absent means unchanged.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq)]
+pub struct ConsumerHeartbeat {
+    pub version: i16,
+    /// Empty only at a join of version 0: the coordinator then takes `made_id`.
+    pub member: MemberId,
+    /// An id that the front has drawn at random.
+    pub made_id: MemberId,
+    /// 0 joins, above 0 goes on, -1 leaves, -2 leaves for a while.
+    pub epoch: Epoch,
+    pub instance_id: Option<InstanceId>,
+    pub rack: Option<String>,
+    /// -1: unchanged.
+    pub rebalance_timeout_ms: i32,
+    pub subscribed_topics: Option<BTreeSet<TopicName>>,
+    pub subscribed_regex: Option<String>,
+    pub assignor: Option<String>,
+    /// What the member uses now: topic id → partitions.
+    pub owned: Option<PartitionsById>,
+    pub client: ClientInfo,
+}
+/// Partitions by topic id, as Kafka's newer messages name them.
+pub type PartitionsById = BTreeMap<u128, BTreeSet<i32>>;
+
+/// Kafka's OffsetCommit of a member (or, with epoch -1 and no member, of a client that is in no group).
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+pub struct KafkaCommit {
+    pub version: i16,
+    pub member: MemberId,
+    pub instance_id: Option<InstanceId>,
+    /// Member epoch or generation.
+    pub epoch: Epoch,
+    /// Their tokens are not looked at.
+    pub offsets: Vec<CommitOffset>,
+}
+/// Kafka's OffsetFetch of one group.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+pub struct KafkaFetch {
+    /// None with a negative epoch: nobody's in particular.
+    pub member: Option<MemberId>,
+    pub epoch: Epoch,
+    /// None: all.
+    pub partitions: Option<BTreeSet<Partition>>,
 }
 
 /// A commit of offsets.
@@ -106,14 +163,15 @@ pub struct CommitOffset {
 /// A member's state in its reconciliation (KIP-848).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum MemberState { Stable, UnrevokedPartitions, UnreleasedPartitions }
-/// A group's state (KIP-848).
+/// A group's state: of KIP-848, and with `PreparingRebalance` and `CompletingRebalance` of a classic group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum GroupState { Empty, Assigning, Reconciling, Stable, Dead }
+pub enum GroupState { Empty, Assigning, Reconciling, Stable, PreparingRebalance, CompletingRebalance, Dead }
 
 /// What an accepted request is answered with.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
 pub enum Response {
     Heartbeat(HeartbeatView),
+    Consumer(ConsumerView),
     Left,
     Removed,
     /// One result for each offset, in the order asked.
@@ -123,10 +181,21 @@ pub enum Response {
     Deleted,
     Repaired,
     Group(Box<GroupView>),
+    Classic(ClassicAnswer),
     /// The records of a group's history by their numbers, `first` to below `next`. They are on disk: the node that answers fetches them.
     HistoryAt { first: u64, next: u64 },
     /// What `HistoryAt` becomes on its way out.
     History(Vec<HistoryRecord>),
+}
+
+/// The answer to a `ConsumerHeartbeat`.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+pub struct ConsumerView {
+    pub member: MemberId,
+    pub epoch: Epoch,
+    pub heartbeat_interval_ms: u64,
+    /// The complete set, by topic id; None: unchanged.
+    pub assignment: Option<PartitionsById>,
 }
 
 /// Why one offset of a commit was not taken.
@@ -142,6 +211,8 @@ pub enum CommitRefusal {
     MetadataTooLarge,
     #[error("the offset is negative")]
     InvalidOffset,
+    #[error("the partition is not the member's at this epoch")]
+    StaleMemberEpoch,
 }
 
 /// The whole picture that a member needs.
@@ -194,6 +265,8 @@ pub struct GroupView {
     pub partitions: Vec<OwnerView>,
     /// Set when a record broke an invariant: the group grants nothing until it is repaired.
     pub quarantined: Option<String>,
+    /// A classic group, with what its members said and got.
+    pub classic: Option<Box<Classic>>,
 }
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
 pub struct MemberView {
@@ -252,6 +325,16 @@ pub enum GroupError {
     MemberIdInUse { remaining_ms: u64 },
     #[error("instance id {instance} is in use by member {holder}")]
     UnreleasedInstanceId { instance: InstanceId, holder: MemberId },
+    #[error("instance id {instance} is another member's by now: this process must not go on")]
+    FencedInstanceId { instance: InstanceId },
+    #[error("epoch {received} is not the member's epoch {stored}: heartbeat first")]
+    StaleMemberEpoch { received: Epoch, stored: Epoch },
+    #[error("a member of the consumer protocol commits with version 9 or newer, not {version}")]
+    UnsupportedVersion { version: i16 },
+    #[error("the group has {max} members, as many as it may have")]
+    GroupFull { max: u64 },
+    #[error("the regular expression cannot be used: {detail}")]
+    InvalidRegex { detail: String },
     #[error("the leave is older than the member's join: nothing was changed")]
     StaleLeave,
     #[error("the group has {members} members: stop them first")]
@@ -260,13 +343,16 @@ pub enum GroupError {
     GroupDraining { holds: u64, remaining_ms: u64 },
     #[error("a live member subscribes to topic {topic}: its offsets stay")]
     SubscribedToTopic { topic: TopicName },
-    #[error("assignor {name} is not known: use uniform or range")]
+    #[error("assignor {name} is not known: use one of those that are configured (uniform, range)")]
     UnsupportedAssignor { name: String },
     /// `field` is the JSON name of what is wrong.
     #[error("{field}: {detail}")]
     Invalid { field: String, detail: String },
     #[error("{limit} is limited to {max}")]
     LimitReached { limit: String, max: u64 },
+    /// A refusal of the classic protocol. `member` is the id that the answer names, if any.
+    #[error("{code}")]
+    Classic { code: ClassicCode, member: Option<MemberId> },
     #[error("the group is quarantined: {reason}; run `baton group repair`")]
     Quarantined { reason: String },
     #[error("the group is not quarantined: there is nothing to repair")]

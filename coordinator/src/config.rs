@@ -103,11 +103,26 @@ pub struct Limits {
     pub groups_max: usize,
     pub subscription_max: usize,
     pub history_max: usize,
+    /// The assignors that members may ask for; the first is the default.
+    pub assignors: Vec<String>,
+    /// Targets of groups with at least so many members and partitions together are computed beside the shard, not in it.
+    pub offload_from: usize,
     /// A drain is proposed when its records reach about this size, bytes.
     pub entry_bytes: usize,
+    pub classic: crate::classic::Config,
 }
 impl Default for Limits {
-    fn default() -> Self { Self { members_max: 100_000, groups_max: 100_000, subscription_max: 1_000, history_max: 1_000, entry_bytes: 256 << 10 } }
+    fn default() -> Self {
+        Self {
+            members_max: 100_000, groups_max: 100_000, subscription_max: 1_000, history_max: 1_000, assignors: crate::assign::ASSIGNORS.map(String::from).to_vec(), offload_from: 5_000,
+            entry_bytes: 256 << 10, classic: crate::classic::Config::default(),
+        }
+    }
+}
+
+impl Limits {
+    /// The assignor of groups whose members name none.
+    pub fn default_assignor(&self) -> &str { self.assignors.first().map_or(crate::assign::ASSIGNORS[0], String::as_str) }
 }
 
 /// The clock drift bound ρ, in percent, and what follows from it (`safety.md` 10).

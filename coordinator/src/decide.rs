@@ -1,13 +1,16 @@
 //! Decides one command on the draft of one group: reads state, writes records. Leader only, pure.
 //! Heartbeats are in `decide/heartbeat.rs`; here is the rest of a group's life.
 
+mod consumer;
 mod heartbeat;
 pub(crate) mod offsets;
+mod subscription;
 mod view;
 
+pub use offsets::commit_without_token;
 pub use view::{group_view, heartbeat_view};
 
-use crate::{assign, command::*, draft::Draft, ids::*, invariants, record::*, reconcile, seeded, state::*};
+use crate::{assign, classic, command::*, draft::Draft, ids::*, invariants, record::*, reconcile, seeded, state::*, work};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What only the leader's timers ask for; each is checked again against the state it meets.
@@ -23,6 +26,8 @@ pub enum TimerCommand {
     LowerSession { member: MemberId, told_ms: u64 },
     /// The assignment interval is over, or the metadata changed.
     Refresh,
+    /// Of a classic group.
+    Classic(classic::Due),
     /// Offsets have been kept long enough, or their topic is gone; or nothing is left of the group.
     Sweep,
 }
@@ -37,6 +42,9 @@ pub fn request(draft: &mut Draft, group: &GroupId, command: &Command) -> Result<
     match command {
         Command::Heartbeat(h) => heartbeat::heartbeat(draft, group, h),
         Command::Leave(l) => leave(draft, group, l),
+        Command::Consumer(h) => consumer::heartbeat(draft, group, h),
+        Command::KafkaCommit(c) => offsets::kafka_commit(draft, group, c),
+        Command::KafkaFetch(f) => offsets::kafka_fetch(draft, group, f),
         Command::RemoveMember { member } => remove(draft, group, member),
         Command::Commit(c) => offsets::commit(draft, group, c),
         Command::FetchOffsets { topic, partition } => offsets::fetch(draft, group, topic.as_ref(), *partition),
@@ -44,6 +52,8 @@ pub fn request(draft: &mut Draft, group: &GroupId, command: &Command) -> Result<
         Command::DeleteGroup { force } => delete(draft, group, *force),
         Command::Repair => repair(draft, group),
         Command::Describe => Ok(Response::Group(Box::new(group_view(group, existing(draft, group)?, draft.context)))),
+        // Carried out by the shard, which knows who waits.
+        Command::Classic(_) => Err(GroupError::Unavailable { reason: "a request of the classic protocol is taken by the group's shard".into() }),
         Command::History { .. } => existing(draft, group).map(|g| Response::HistoryAt { first: g.history.first, next: g.history.next }),
     }
 }
@@ -61,13 +71,14 @@ pub fn timer(draft: &mut Draft, group: &GroupId, command: &TimerCommand) {
             take_out(draft, member, freed, Vec::new(), false, "expired", cause);
         }
         TimerCommand::ExpireRebalance { member, revoked_at } => {
-            let Some(m) = g.members.get(member) else { return };
+            let Some(m) = g.members.get(member).filter(|m| m.epoch != AWAY) else { return };
             if !m.pending.values().any(|p| p.revoked_at == *revoked_at) {
                 return;
             }
             // It heartbeats, so it may still be working: refused from now on, its partitions held (`safety.md` 12).
-            let (held, cause) = (holdings(m), format!("{member} did not give back its partitions within {} ms", m.rebalance_timeout_ms));
-            take_out(draft, member, Vec::new(), held, false, "fenced", cause);
+            let cause = format!("{member} did not give back its partitions within {} ms", m.rebalance_timeout_ms);
+            let (freed, held) = freed_or_held(m);
+            take_out(draft, member, freed, held, false, "fenced", cause);
         }
         TimerCommand::ReleaseHold { partition, token } => {
             if g.holds.get(partition).is_some_and(|h| h.token == *token) {
@@ -79,16 +90,34 @@ pub fn timer(draft: &mut Draft, group: &GroupId, command: &TimerCommand) {
                 draft.put(Record::Session { member: member.clone(), told_ms: *told_ms, promised_ms: *told_ms });
             }
         }
+        // Classic groups take turns of their own (`shard/classic.rs`).
+        TimerCommand::Classic(_) => {}
         TimerCommand::Refresh => {
+            let looked_at = subscription::LookedAt::of(draft);
             refresh_metadata(draft, group, Bump::IfChanged);
             retarget(draft);
+            subscription::look(draft, &looked_at, false);
         }
-        TimerCommand::Sweep => offsets::sweep(draft),
+        TimerCommand::Sweep => offsets::sweep(draft, group),
     }
+}
+
+/// A classic group that nobody is in becomes a consumer group with its first member.
+fn leave_classic(draft: &mut Draft, epoch: Epoch) -> Result<(), GroupError> {
+    let Some(c) = draft.group().and_then(|g| g.classic.as_deref()) else { return Ok(()) };
+    if !c.members.is_empty() {
+        return Err(GroupError::Classic { code: classic::ClassicCode::InconsistentGroupProtocol, member: None });
+    }
+    if epoch == 0 {
+        draft.put(Record::Classic(Box::new(classic::ClassicRecord::Closed)));
+    }
+    Ok(())
 }
 
 /// The group, or the error that names it.
 fn existing<'a>(draft: &'a Draft, group: &GroupId) -> Result<&'a Group, GroupError> { draft.group().ok_or_else(|| GroupError::UnknownGroup { group: group.clone() }) }
+/// What becomes of the partitions of a member that is removed while it may still work: held, unless it never stops by a deadline anyway (`safety.md` 12).
+fn freed_or_held(m: &Member) -> (Vec<Partition>, Vec<Partition>) { if m.conforming() { (Vec::new(), holdings(m)) } else { (holdings(m), Vec::new()) } }
 fn holdings(m: &Member) -> Vec<Partition> { m.holdings().map(|(p, ..)| p.clone()).collect() }
 
 /// A member's own wish to go. Frees only what it names: what was granted after the revision it carries is held (`safety.md` 8).
@@ -111,6 +140,9 @@ fn leave(draft: &mut Draft, group: &GroupId, l: &Leave) -> Result<Response, Grou
     if l.assignment_revision < m.joined_at {
         return Err(GroupError::StaleLeave);
     }
+    if l.is_static {
+        return leave_for_a_while(draft, l);
+    }
     if l.assignment_revision > m.assignment_revision {
         return Err(ahead(m.assignment_revision));
     }
@@ -121,19 +153,42 @@ fn leave(draft: &mut Draft, group: &GroupId, l: &Leave) -> Result<Response, Grou
     Ok(Response::Left)
 }
 
+/// A static member that will be back keeps its place for one session. It must know of everything that it was granted: then nobody uses its partitions.
+fn leave_for_a_while(draft: &mut Draft, l: &Leave) -> Result<Response, GroupError> {
+    let Some(m) = draft.group().and_then(|g| g.members.get(&l.member)) else { return Err(GroupError::UnknownMember { member: l.member.clone() }) };
+    if m.instance_id.is_none() {
+        return Err(GroupError::Invalid { field: "static".into(), detail: "only a member with an instance_id keeps its place".into() });
+    }
+    if m.epoch == AWAY {
+        return Ok(Response::Left);
+    }
+    match l.assignment_revision.cmp(&m.assignment_revision) {
+        std::cmp::Ordering::Less => return Err(GroupError::StaleLeave),
+        std::cmp::Ordering::Greater => return Err(ahead(m.assignment_revision)),
+        std::cmp::Ordering::Equal => {}
+    }
+    draft.put(Record::Away { member: l.member.clone() });
+    draft.note("away", format!("{} left for a while and keeps its place", l.member), Some(&l.member), Vec::new());
+    Ok(Response::Left)
+}
+
 /// An administrator's removal: the member may still be working, so its partitions are held.
 fn remove(draft: &mut Draft, group: &GroupId, member: &MemberId) -> Result<Response, GroupError> {
     let m = existing(draft, group)?.members.get(member).ok_or_else(|| GroupError::UnknownMember { member: member.clone() })?;
-    let held = holdings(m);
-    take_out(draft, member, Vec::new(), held, false, "removed", format!("an administrator removed {member}"));
+    let (freed, held) = freed_or_held(m);
+    take_out(draft, member, freed, held, false, "removed", format!("an administrator removed {member}"));
     Ok(Response::Removed)
 }
 
-/// Removes a member, says why, and computes the next target.
+/// Removes a member and says why. The next target is computed at once if somebody waits to hear of it, else at the next heartbeat.
 fn take_out(draft: &mut Draft, member: &MemberId, freed: Vec<Partition>, held: Vec<Partition>, fence: bool, kind: &str, cause: String) {
+    let regex = draft.group().and_then(|g| g.members.get(member)).and_then(|m| m.regex.clone());
     draft.put(Record::Removed { member: member.clone(), freed, held, fence });
+    subscription::forget_regex(draft, regex.as_ref());
     draft.bump(kind, cause, Some(member));
-    retarget(draft);
+    if draft.group().is_some_and(Group::has_conforming) {
+        retarget(draft);
+    }
 }
 
 fn release_holds(draft: &mut Draft, holds: Vec<(Partition, FencingToken)>, why: &str) {
@@ -147,8 +202,8 @@ fn release_holds(draft: &mut Draft, holds: Vec<(Partition, FencingToken)>, why: 
 /// Deletes an empty group. Held partitions keep it; `force` gives up one-believer for them.
 fn delete(draft: &mut Draft, group: &GroupId, force: bool) -> Result<Response, GroupError> {
     let g = existing(draft, group)?;
-    if !g.members.is_empty() {
-        return Err(GroupError::NonEmptyGroup { members: g.members.len() as u64 });
+    if g.members_count() > 0 {
+        return Err(GroupError::NonEmptyGroup { members: g.members_count() as u64 });
     }
     if !g.holds.is_empty() && !force && !seeded::on(25) {
         let remaining_ms = g.holds.keys().map(|p| (draft.context.hold_remaining)(p)).max().unwrap_or(0);
@@ -180,13 +235,13 @@ enum Bump {
 /// Takes over newer facts of the subscribed topics. A topic that went, or was made again under its name, is asked back from whoever
 /// has it, in the same batch (`safety.md` 13), and its offsets go.
 fn refresh_metadata(draft: &mut Draft, group: &GroupId, bump: Bump) {
-    let Some(g) = draft.group() else { return };
     let image = draft.context.metadata;
-    if image.revision < g.metadata_revision {
-        return; // this node's image is behind: a newer one brings the refresh (`safety.md` 23)
+    // An older image than the group has seen: a newer one brings the refresh (`safety.md` 23).
+    if draft.image_is_behind() || (draft.context.facts_seen && bump == Bump::IfChanged) {
+        return;
     }
     let config = image.config_of(group);
-    if config != g.config {
+    if draft.group().is_some_and(|g| g.config != config) {
         draft.put(Record::Config { config });
     }
     let Some(g) = draft.group() else { return };
@@ -195,10 +250,11 @@ fn refresh_metadata(draft: &mut Draft, group: &GroupId, bump: Bump) {
     if topics == g.topics {
         return;
     }
+    let changed = wanted.iter().any(|t| g.topics.get(t) != topics.get(t));
     let gone: Vec<TopicName> = g.topics.iter().filter(|(t, f)| image.topics.get(*t).is_none_or(|n| n.id != f.id)).map(|(t, _)| t.clone()).collect();
-    let subscription_only = gone.is_empty() && g.topics.iter().all(|(t, f)| topics.get(t).is_none_or(|n| n == f)) && topics.keys().all(|t| g.topics.contains_key(t));
+    // Whoever stops by a deadline is asked at once; a Kafka member at its own next heartbeat: its grants name the topic that they were for.
     let mut revocations = Vec::new();
-    for (id, m) in &g.members {
+    for (id, m) in g.members.iter().filter(|(_, m)| m.conforming() && m.epoch != AWAY) {
         let revoked: Vec<Partition> = m.assigned.keys().filter(|p| gone.contains(&p.topic)).cloned().collect();
         if !revoked.is_empty() {
             revocations.push((id.clone(), revoked));
@@ -214,7 +270,7 @@ fn refresh_metadata(draft: &mut Draft, group: &GroupId, bump: Bump) {
         };
         draft.put(Record::Reconciled(Box::new(step)));
     }
-    if bump == Bump::IfChanged && !subscription_only {
+    if bump == Bump::IfChanged && changed {
         draft.bump("metadata", format!("the subscribed topics changed at meta revision {}", image.revision), None);
     }
 }
@@ -225,9 +281,35 @@ fn retarget(draft: &mut Draft) {
     if g.epoch == g.target_epoch || g.members.is_empty() || !draft.context.may_assign {
         return;
     }
-    let assignment = assign::assign(g.assignor(), &assign::Input::of(g, &g.topics));
+    let limits = draft.context.limits;
+    if g.members.len() + g.topics.values().map(|t| t.partitions as usize).sum::<usize>() >= limits.offload_from {
+        draft.compute = true;
+        return;
+    }
     let epoch = g.epoch;
-    draft.put(Record::Target { epoch, assignment });
+    match work::assign(g.assignor(limits.default_assignor()), &assign::Input::of(g, &g.topics)) {
+        Ok(assignment) => draft.put(Record::Target { epoch, assignment }),
+        // The old target stays in force; it is tried again when the assignment interval is over.
+        Err(_) => draft.assignor_failed = true,
+    }
+}
+
+/// The result of work that was done beside the shard, decided against the group as it is by now.
+pub fn done(draft: &mut Draft, group: &GroupId, found: &work::Found) {
+    let Some(g) = draft.group() else { return };
+    if g.quarantined.is_some() {
+        return;
+    }
+    match found {
+        // Of an epoch that has been superseded meanwhile it is still newer than what is there. Who left since is left out; reconciliation looks at subscriptions.
+        work::Found::Target { epoch, assignment } => {
+            if *epoch > g.target_epoch && *epoch <= g.epoch && !g.members.is_empty() {
+                let assignment = assignment.iter().filter(|(m, _)| g.members.contains_key(*m)).map(|(m, ps)| (m.clone(), ps.clone())).collect();
+                draft.put(Record::Target { epoch: *epoch, assignment });
+            }
+        }
+        work::Found::Topics { revision, topics } => subscription::resolved(draft, group, *revision, topics),
+    }
 }
 
 /// A revision that this member was never given.

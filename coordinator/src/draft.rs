@@ -1,7 +1,7 @@
 //! A scratch copy of one group on which a batch is decided. Dropping it undoes everything.
 
 use crate::{command::*, config::Limits, ids::*, metadata::Metadata, record::*, replay, replay::Violation, state::*};
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 /// What a decision may look at besides the group. No clock: `wall_us` is only a floor for tokens and a stamp for history.
 pub struct Context<'a> {
@@ -12,6 +12,13 @@ pub struct Context<'a> {
     pub time_ms: u64,
     /// False while the last target is younger than the assignment interval: members then stay on the old one.
     pub may_assign: bool,
+    /// The group has been compared with this image already.
+    pub facts_seen: bool,
+    /// The leader's clock, and when the regular expressions were last looked at by it. None: not by this leader.
+    pub now_ms: Millis,
+    pub regexes_at: Option<Millis>,
+    /// They are being looked at.
+    pub resolving: bool,
     /// Remaining session of a member, ms (the leader's timer).
     pub session_remaining: &'a dyn Fn(&MemberId) -> u64,
     /// Remaining time of a hold, ms (the leader's timer).
@@ -33,6 +40,12 @@ pub struct Draft<'a> {
     slot: Option<Arc<Group>>,
     pub records: Vec<Record>,
     last_token: u64,
+    /// The target is to be computed beside the shard.
+    pub compute: bool,
+    /// The assignor failed: not again before the assignment interval is over.
+    pub assignor_failed: bool,
+    /// Regular expressions to be resolved beside the shard.
+    pub resolve: Option<BTreeSet<String>>,
     /// A record that did not fit the draft: our bug; the batch is refused.
     violation: Option<Violation>,
 }
@@ -40,8 +53,10 @@ pub struct Draft<'a> {
 impl<'a> Draft<'a> {
     /// A draft of `group`; tokens are drawn above `last_token` and above the wall clock.
     pub fn of(group: Option<Arc<Group>>, last_token: u64, context: &'a Context<'a>) -> Self {
-        Self { context, slot: group, records: Vec::new(), last_token, violation: None }
+        Self { context, slot: group, records: Vec::new(), last_token, compute: false, assignor_failed: false, resolve: None, violation: None }
     }
+    /// Whether this node's image is older than what the group has seen: it decides nothing then that needs metadata (`safety.md` 23).
+    pub fn image_is_behind(&self) -> bool { self.group().is_some_and(|g| self.context.metadata.revision < g.metadata_revision) }
     /// The group as drafted.
     pub fn group(&self) -> Option<&Group> { self.slot.as_deref() }
     /// Decides one fact and applies it to the draft.

@@ -1,13 +1,14 @@
 //! One function per invariant of `docs/invariants.md`, on the state of one group. Called on every draft before it is proposed and by the simulation
 //! after every applied entry. They look, they never mend.
 
-use crate::{command::OwnerState, ids::*, seeded, state::*};
+use crate::{classic, command::OwnerState, ids::*, seeded, state::*};
 
 /// Every broken invariant, as sentences; empty when all hold.
 pub fn check(g: &Group) -> Vec<String> {
     let mut broken = Vec::new();
     one_owner(g, &mut broken);
     epochs(g, &mut broken);
+    classic::record::check(g, &mut broken);
     broken
 }
 
@@ -29,7 +30,7 @@ pub fn one_owner(g: &Group, broken: &mut Vec<String>) {
             claim(p, id, x.token, OwnerState::Assigned);
         }
         for (p, x) in &m.pending {
-            claim(p, id, x.token, OwnerState::PendingRevocation);
+            claim(p, id, x.grant.token, OwnerState::PendingRevocation);
         }
     }
     for (p, h) in &g.holds {
@@ -49,7 +50,9 @@ pub fn epochs(g: &Group, broken: &mut Vec<String>) {
         broken.push(format!("I4 epochs: an empty group has target {} and epoch {}", g.target_epoch, g.epoch));
     }
     for (id, m) in &g.members {
-        if m.epoch > g.target_epoch || m.epoch <= 0 {
+        // -2: a static member that left for a while.
+        let away = m.epoch == AWAY && m.instance_id.is_some() && m.pending.is_empty();
+        if m.epoch > g.target_epoch || (m.epoch <= 0 && !away) {
             broken.push(format!("I4 epochs: member {id} at {} with target {}", m.epoch, g.target_epoch));
         }
     }

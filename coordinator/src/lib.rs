@@ -4,6 +4,8 @@
 //! changes state, `reconcile` is the revoke-before-assign rule, `shard` is the object that a node drives, `invariants` has one function per invariant.
 
 pub mod assign;
+pub mod classic;
+pub mod codes;
 pub mod command;
 pub mod config;
 pub mod decide;
@@ -14,8 +16,10 @@ pub mod invariants;
 pub mod metadata;
 pub mod reconcile;
 pub mod record;
+pub mod regexes;
 pub mod replay;
 pub mod seeded;
 pub mod shard;
 pub mod state;
 pub mod timers;
+pub mod work;

@@ -27,6 +27,8 @@ pub struct Metadata {
     /// The number of shards, fixed for the cluster's life.
     pub shards: u16,
     pub topics: BTreeMap<TopicName, TopicFacts>,
+    /// The revision at which a topic was last made: what regular expressions stood for before it may have changed.
+    pub topics_made_at: u64,
     /// What was set for each group; groups that have all defaults are absent.
     pub group_configs: BTreeMap<GroupId, Overrides>,
     /// Node id → the random id of its data directory (`safety.md` 22).
@@ -97,7 +99,10 @@ impl Metadata {
                     }
                     Some(t) => t.partitions = *partitions,
                     None if full => return Err(MetaError::LimitReached { limit: "topics".into(), max: TOPICS_MAX as u64 }),
-                    None => { self.topics.insert(name.clone(), TopicFacts { id: *id_if_new, partitions: *partitions }); }
+                    None => {
+                        self.topics.insert(name.clone(), TopicFacts { id: *id_if_new, partitions: *partitions });
+                        self.topics_made_at = self.revision + 1;
+                    }
                 }
             }
             MetaCommand::DeleteTopic { name } => {

@@ -4,8 +4,12 @@
 //! With T' the member's target among topics it still subscribes to and A its assigned set:
 //! keep = A ∩ T', revoke = A − T', want = T' − A, unreleased = those of `want` that anybody else owns.
 
+mod consumer;
+
+pub use consumer::{Owned, reconcile_consumer};
+
 use crate::{command::*, draft::Draft, ids::*, record::*, seeded, state::*};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The pending partitions that this heartbeat confirms as stopped: it is from an assignment revision at or past the one that asked for
 /// them, and names what it owns without them. A null owned set confirms nothing; an older message neither (`safety.md` 8).
@@ -24,6 +28,11 @@ pub fn reconcile(draft: &mut Draft, id: &MemberId, released: Vec<Partition>) {
     let Some(g) = draft.group() else { return };
     let Some(m) = g.members.get(id) else { return };
     let Some(step) = next(g, id, m, released, draft) else { return };
+    record(draft, id, step);
+}
+
+/// Records a step, and for history what it moved.
+fn record(draft: &mut Draft, id: &MemberId, step: Reconciled) {
     let moved: Vec<Moved> = step
         .granted.iter().map(|(p, _)| Moved { partition: p.clone(), from: None, to: Some(id.clone()) })
         .chain(step.released.iter().map(|p| Moved { partition: p.clone(), from: Some(id.clone()), to: None }))
@@ -40,7 +49,7 @@ pub fn reconcile(draft: &mut Draft, id: &MemberId, released: Vec<Partition>) {
 
 fn next(g: &Group, id: &MemberId, m: &Member, released: Vec<Partition>, draft: &Draft) -> Option<Reconciled> {
     let none = BTreeSet::new();
-    let target: BTreeSet<&Partition> = g.target.get(id).unwrap_or(&none).iter().filter(|p| m.subscribed.contains(&p.topic) && exists(g, p)).collect();
+    let target: BTreeSet<&Partition> = g.target.get(id).unwrap_or(&none).iter().filter(|p| g.subscribes(m, &p.topic) && exists(g, p)).collect();
     let revision = AssignmentRevision(draft.draw(0));
     let waiting: Vec<&Partition> = m.pending.keys().filter(|p| !released.contains(p)).collect();
     // What is pending and in the target again: a new grant with a new token.
@@ -89,5 +98,8 @@ fn unchanged(id: &MemberId, m: &Member) -> Reconciled {
     }
 }
 fn previous(m: &Member, epoch: Epoch) -> Epoch { if epoch == m.epoch { m.previous_epoch } else { m.epoch } }
-/// Whether the topic, as the group last saw it, has the partition.
-fn exists(g: &Group, p: &Partition) -> bool { g.topics.get(&p.topic).is_some_and(|t| p.partition < t.partitions) }
+/// Whether the topic, as the group last saw it, has the partition, and is the one that the target was computed for.
+fn exists(g: &Group, p: &Partition) -> bool {
+    let of_the_target = g.target_topics.get(&p.topic).map(|t| t.id);
+    g.topics.get(&p.topic).is_some_and(|t| p.partition < t.partitions && of_the_target == Some(t.id))
+}

@@ -1,6 +1,6 @@
 //! What has been decided: facts, never requests. Every record carries all that its replay needs, so replay reads no clock, no image and no configuration.
 
-use crate::{command::*, config::GroupConfig, ids::*, metadata::TopicFacts, state::CommittedOffset};
+use crate::{command::*, config::GroupConfig, ids::*, metadata::TopicFacts, state::*};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -38,11 +38,19 @@ pub enum Record {
     /// what it held beyond them stays with it, to be revoked.
     Joined(Box<Joined>),
     /// The member's wish changed.
-    Subscribed { member: MemberId, subscribed: BTreeSet<TopicName>, assignor: Option<String>, rack: Option<String>, rebalance_timeout_ms: u64 },
+    Subscribed { member: MemberId, wish: Box<Wish> },
     /// `told` is in the answers from now on; `promised` is what timers and holds go by, never below what was told (`safety.md` 11).
     Session { member: MemberId, told_ms: u64, promised_ms: u64 },
     /// One step of a member's reconciliation (KIP-848). `released` were confirmed as stopped, `revoked` are asked back, `granted` are its own now.
     Reconciled(Box<Reconciled>),
+    /// A static member left for a while: it gave back what was asked for, keeps what is assigned to it, and its session goes on.
+    Away { member: MemberId },
+    /// A static member is back, perhaps under another member id: what the old one had assigned is its, as new grants.
+    Replaced(Box<Replaced>),
+    /// New tokens for what a member has: it rejoined with epoch 0 and may be another process (`safety.md` 7).
+    Regranted { member: MemberId, revision: AssignmentRevision, tokens: Vec<(Partition, FencingToken)> },
+    /// What a regular expression stands for; None: no member says it any more.
+    Regex { regex: String, resolved: Option<ResolvedRegex> },
     /// A member is gone. Its partitions are free (`freed`) or held for one promised session (`held`).
     Removed { member: MemberId, freed: Vec<Partition>, held: Vec<Partition>, fence: bool },
     /// A held partition is free.
@@ -67,6 +75,8 @@ pub enum Record {
     History(Box<HistoryRecord>),
     /// The group is gone, with its offsets. Its shard's tokens go on from where they are.
     Deleted,
+    /// A fact about a classic group.
+    Classic(Box<crate::classic::ClassicRecord>),
     /// Checks on the draft failed too often: the group grants nothing until it is repaired.
     Quarantined { reason: String },
     /// Somebody has looked and lifts the quarantine.
@@ -76,18 +86,44 @@ pub enum Record {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Joined {
     pub member: MemberId,
+    pub protocol: Protocol,
     pub incarnation: Incarnation,
     /// An earlier incarnation that was replaced and is fenced from now on.
     pub replaces: Option<Incarnation>,
     pub instance_id: Option<InstanceId>,
-    pub rack: Option<String>,
-    pub rebalance_timeout_ms: u64,
-    pub subscribed: BTreeSet<TopicName>,
-    pub assignor: Option<String>,
+    pub wish: Wish,
     pub session_told_ms: u64,
     pub session_promised_ms: u64,
     pub joined_at: AssignmentRevision,
     pub freed: Vec<Partition>,
+}
+/// What a member wants.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Wish {
+    pub subscribed: BTreeSet<TopicName>,
+    pub regex: Option<String>,
+    pub assignor: Option<String>,
+    pub rack: Option<String>,
+    pub rebalance_timeout_ms: u64,
+    pub client: ClientInfo,
+}
+impl Wish {
+    /// What a member wants now.
+    pub fn of(m: &Member) -> Wish {
+        let (subscribed, regex, assignor, rack) = (m.subscribed.clone(), m.regex.clone(), m.assignor.clone(), m.rack.clone());
+        Wish { subscribed, regex, assignor, rack, rebalance_timeout_ms: m.rebalance_timeout_ms, client: m.client.clone() }
+    }
+}
+/// See [`Record::Replaced`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Replaced {
+    pub old: MemberId,
+    pub new: MemberId,
+    pub incarnation: Incarnation,
+    pub revision: AssignmentRevision,
+    /// One new token for each assigned partition, in their order.
+    pub tokens: Vec<(Partition, FencingToken)>,
+    pub session_ms: u64,
 }
 /// See [`Record::Reconciled`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -1,7 +1,7 @@
 //! Replays committed records onto a group: the only file that changes `Group`. Called by every node for every committed batch, and by
 //! `decide` on its draft, so what was checked is what is applied. Never reads a clock. A violation undoes the batch.
 
-use crate::{command::*, ids::*, record::*, seeded, state::*};
+use crate::{classic, command::*, ids::*, record::*, seeded, state::*};
 use std::{collections::BTreeSet, sync::Arc};
 use thiserror::Error;
 
@@ -141,17 +141,30 @@ pub fn record(slot: &mut Option<Arc<Group>>, r: &Record, last_token: &mut u64) -
     }
     if let Record::Deleted = r {
         let g = slot.take().ok_or_else(|| missing("the group"))?;
-        return if g.members.is_empty() { Ok(()) } else { Err(Violation::Broken { what: "a group with members was deleted".into() }) };
+        return if g.members_count() == 0 { Ok(()) } else { Err(Violation::Broken { what: "a group with members was deleted".into() }) };
     }
     let g = Arc::make_mut(slot.as_mut().ok_or_else(|| missing("the group"))?);
     match r {
         Record::Created | Record::Deleted => Ok(()), // done above
         Record::Joined(j) => joined(g, j, last_token),
-        Record::Subscribed { member, subscribed, assignor, rack, rebalance_timeout_ms } => {
+        Record::Subscribed { member, wish } => {
             let m = member_mut(g, member)?;
-            (m.subscribed, m.assignor, m.rack, m.rebalance_timeout_ms) = (subscribed.clone(), assignor.clone(), rack.clone(), *rebalance_timeout_ms);
+            let before = m.regex.clone();
+            wish_of(m, wish);
+            say(g, before.as_ref(), wish.regex.as_ref());
             Ok(())
         }
+        Record::Away { member } => away(g, member),
+        Record::Replaced(r) => replaced(g, r, last_token),
+        Record::Regranted { member, revision, tokens } => regranted(g, member, *revision, tokens, last_token),
+        Record::Regex { regex, resolved: Some(r) } => {
+            g.regexes.insert(regex.clone(), r.clone());
+            Ok(())
+        }
+        Record::Regex { regex, resolved: None } => match g.members_with_regex(regex) {
+            0 => g.regexes.remove(regex).map(|_| ()).ok_or_else(|| missing(format!("the regular expression {regex}"))),
+            n => Err(Violation::Broken { what: format!("{n} members say the regular expression {regex}, which was to be forgotten") }),
+        },
         Record::Session { member, told_ms, promised_ms } => {
             if promised_ms < told_ms {
                 return Err(Violation::Broken { what: format!("{member} is told {told_ms} ms and promised {promised_ms} ms") });
@@ -197,7 +210,7 @@ pub fn record(slot: &mut Option<Arc<Group>>, r: &Record, last_token: &mut u64) -
             if let Some(m) = assignment.keys().find(|m| !g.members.contains_key(*m)) {
                 return Err(missing(format!("member {m} of the target")));
             }
-            (g.target_epoch, g.target) = (*epoch, assignment.clone());
+            (g.target_epoch, g.target, g.target_topics) = (*epoch, assignment.clone(), g.topics.clone());
             Ok(())
         }
         Record::Topics { revision, topics } => {
@@ -230,6 +243,7 @@ pub fn record(slot: &mut Option<Arc<Group>>, r: &Record, last_token: &mut u64) -
             }
             Ok(())
         }
+        Record::Classic(r) => classic::record::replay(g, r),
         Record::Quarantined { reason } => {
             g.quarantined = Some(reason.clone());
             Ok(())
@@ -244,14 +258,18 @@ fn joined(g: &mut Group, j: &Joined, last_token: &mut u64) -> Result<(), Violati
     draw(j.joined_at.0, last_token)?;
     let old = g.members.remove(&j.member);
     let mut m = Member {
-        incarnation: j.incarnation, instance_id: j.instance_id.clone(), rack: j.rack.clone(), rebalance_timeout_ms: j.rebalance_timeout_ms,
-        subscribed: j.subscribed.clone(), assignor: j.assignor.clone(), session_told_ms: j.session_told_ms, session_promised_ms: j.session_promised_ms,
-        epoch: 0, previous_epoch: 0, state: MemberState::Stable, assigned: Default::default(), pending: Default::default(),
-        assignment_revision: j.joined_at, joined_at: j.joined_at,
+        protocol: j.protocol, incarnation: j.incarnation, instance_id: j.instance_id.clone(), rack: None, rebalance_timeout_ms: 0, subscribed: Default::default(), regex: None,
+        assignor: None, client: Default::default(), session_told_ms: j.session_told_ms, session_promised_ms: j.session_promised_ms, epoch: 0, previous_epoch: 0,
+        state: MemberState::Stable, assigned: Default::default(), pending: Default::default(), assignment_revision: j.joined_at, joined_at: j.joined_at,
     };
+    wish_of(&mut m, &j.wish);
     if let Some(old) = old {
         (m.assigned, m.pending, m.previous_epoch) = (old.assigned, old.pending, old.epoch);
+        say(g, old.regex.as_ref(), None);
+        forget_instance(g, old.instance_id.as_ref(), &j.member);
     }
+    name_instance(g, m.instance_id.as_ref(), &j.member)?;
+    say(g, None, m.regex.as_ref());
     for p in &j.freed {
         if m.assigned.remove(p).is_none() && m.pending.remove(p).is_none() {
             return Err(missing(format!("{p} of {}", j.member)));
@@ -260,7 +278,7 @@ fn joined(g: &mut Group, j: &Joined, last_token: &mut u64) -> Result<(), Violati
     }
     // What was granted after the join was sent stays the member's, asked back under the join's own revision.
     for (p, x) in std::mem::take(&mut m.assigned) {
-        m.pending.insert(p, Pending { token: x.token, granted_at: x.granted_at, revoked_at: j.joined_at });
+        m.pending.insert(p, Pending { grant: x, revoked_at: j.joined_at });
     }
     for (p, x) in &mut m.pending {
         x.revoked_at = j.joined_at;
@@ -270,6 +288,10 @@ fn joined(g: &mut Group, j: &Joined, last_token: &mut u64) -> Result<(), Violati
     }
     if !m.pending.is_empty() {
         (m.state, m.epoch) = (MemberState::UnrevokedPartitions, g.target_epoch);
+    }
+    if j.protocol == Protocol::Consumer {
+        g.members.insert(j.member.clone(), m);
+        return Ok(()); // it has no incarnations
     }
     if let Some(old) = j.replaces {
         fence(g, &j.member, old);
@@ -296,18 +318,27 @@ fn reconciled(g: &mut Group, r: &Reconciled, last_token: &mut u64) -> Result<(),
         draw(r.revision.0, last_token)?;
     }
     for p in &r.released {
-        m.pending.remove(p).ok_or_else(|| missing(format!("{p}, pending at {}", r.member)))?;
+        // A Kafka member that says it does not have what it is to give back is not asked: that is released straight from the assigned ones.
+        let had = m.pending.remove(p).is_some() || (!m.conforming() && m.assigned.remove(p).is_some());
+        if !had {
+            return Err(missing(format!("{p}, pending at {}", r.member)));
+        }
         g.owners.remove(p);
     }
     for p in &r.revoked {
         let x = m.assigned.remove(p).ok_or_else(|| missing(format!("{p}, assigned to {}", r.member)))?;
-        m.pending.insert(p.clone(), Pending { token: x.token, granted_at: x.granted_at, revoked_at: r.revision });
+        m.pending.insert(p.clone(), Pending { grant: x, revoked_at: r.revision });
         if let Some(o) = g.owners.get_mut(p) {
             o.state = OwnerState::PendingRevocation;
         }
     }
+    if !m.conforming() && !r.revoked.is_empty() {
+        // Its rebalance timer starts again for all that it is asked for.
+        m.pending.values_mut().for_each(|x| x.revoked_at = r.revision);
+    }
     for (p, token) in &r.granted {
         draw(token.0, last_token)?;
+        let topic_id = g.topics.get(&p.topic).map(|t| t.id).ok_or_else(|| missing(format!("the topic of {p}")))?;
         let given_back = m.pending.remove(p).is_some();
         // one-owner: the record that freed the partition must come first. A batch that grants before it frees is our bug.
         if let Some(o) = g.owners.get(p) {
@@ -321,7 +352,7 @@ fn reconciled(g: &mut Group, r: &Reconciled, last_token: &mut u64) -> Result<(),
         if given_back && seeded::on(1) {
             g.owners.remove(p);
         }
-        m.assigned.insert(p.clone(), Grant { token: *token, granted_at: r.revision });
+        m.assigned.insert(p.clone(), Grant { token: *token, granted_at: r.revision, topic_id, epoch: r.epoch });
     }
     (m.epoch, m.previous_epoch, m.state, m.assignment_revision) = (r.epoch, r.previous_epoch, r.state, r.revision);
     Ok(())
@@ -332,7 +363,7 @@ fn removed(g: &mut Group, member: &MemberId, freed: &[Partition], held: &[Partit
     if m.assigned.len() + m.pending.len() != freed.len() + held.len() {
         return Err(Violation::Broken { what: format!("the removal of {member} does not name all its partitions") });
     }
-    let granted = |p: &Partition| m.assigned.get(p).map(|x| (x.token, x.granted_at)).or(m.pending.get(p).map(|x| (x.token, x.granted_at)));
+    let granted = |p: &Partition| m.assigned.get(p).map(|x| (x.token, x.granted_at)).or(m.pending.get(p).map(|x| (x.grant.token, x.grant.granted_at)));
     for p in freed {
         granted(p).ok_or_else(|| missing(format!("{p} of {member}")))?;
         g.owners.remove(p);
@@ -346,6 +377,11 @@ fn removed(g: &mut Group, member: &MemberId, freed: &[Partition], held: &[Partit
         }
     }
     g.target.remove(member);
+    forget_instance(g, m.instance_id.as_ref(), member);
+    say(g, m.regex.as_ref(), None);
+    if !m.conforming() {
+        return Ok(()); // it has no incarnations
+    }
     if fence_it {
         fence(g, member, m.incarnation);
     } else {
@@ -353,6 +389,86 @@ fn removed(g: &mut Group, member: &MemberId, freed: &[Partition], held: &[Partit
         if g.departed.len() > FENCED_MAX {
             g.departed.pop_front();
         }
+    }
+    Ok(())
+}
+
+fn wish_of(m: &mut Member, w: &Wish) {
+    (m.subscribed, m.regex, m.assignor, m.rack) = (w.subscribed.clone(), w.regex.clone(), w.assignor.clone(), w.rack.clone());
+    (m.rebalance_timeout_ms, m.client) = (w.rebalance_timeout_ms, w.client.clone());
+}
+
+/// Counts who says which regular expression.
+fn say(g: &mut Group, before: Option<&String>, now: Option<&String>) {
+    if let Some(n) = before.and_then(|r| g.said.get_mut(r)) {
+        *n -= 1;
+    }
+    g.said.retain(|_, n| *n > 0);
+    if let Some(r) = now {
+        *g.said.entry(r.clone()).or_default() += 1;
+    }
+}
+
+/// A static instance is one member at a time.
+fn name_instance(g: &mut Group, instance: Option<&InstanceId>, member: &MemberId) -> Result<(), Violation> {
+    match instance.map(|i| g.instances.insert(i.clone(), member.clone())) {
+        Some(Some(other)) if other != *member => Err(Violation::Broken { what: format!("the instance of {member} is {other}'s") }),
+        _ => Ok(()),
+    }
+}
+fn forget_instance(g: &mut Group, instance: Option<&InstanceId>, member: &MemberId) {
+    if let Some(i) = instance
+        && g.instances.get(i) == Some(member)
+    {
+        g.instances.remove(i);
+    }
+}
+
+fn away(g: &mut Group, member: &MemberId) -> Result<(), Violation> {
+    let m = g.members.get_mut(member).ok_or_else(|| missing(format!("member {member}")))?;
+    if m.instance_id.is_none() {
+        return Err(Violation::Broken { what: format!("{member} is no static member and was to keep its place") });
+    }
+    m.epoch = AWAY;
+    let (conforming, incarnation) = (m.conforming(), m.incarnation);
+    for (p, _) in std::mem::take(&mut m.pending) {
+        g.owners.remove(&p);
+    }
+    if conforming {
+        fence(g, member, incarnation); // a late copy of one of its messages brings nobody back
+    }
+    Ok(())
+}
+
+fn replaced(g: &mut Group, r: &Replaced, last_token: &mut u64) -> Result<(), Violation> {
+    let mut m = g.members.remove(&r.old).ok_or_else(|| missing(format!("member {}", r.old)))?;
+    if m.epoch != AWAY || (r.old != r.new && g.members.contains_key(&r.new)) {
+        return Err(Violation::Broken { what: format!("{} at epoch {} cannot take the place of {}", r.new, m.epoch, r.old) });
+    }
+    if let Some(t) = g.target.remove(&r.old) {
+        g.target.insert(r.new.clone(), t);
+    }
+    if let Some(i) = &m.instance_id {
+        g.instances.insert(i.clone(), r.new.clone());
+    }
+    (m.epoch, m.previous_epoch, m.incarnation, m.joined_at) = (0, 0, r.incarnation, r.revision);
+    (m.session_told_ms, m.session_promised_ms) = (r.session_ms, r.session_ms);
+    g.members.insert(r.new.clone(), m);
+    regranted(g, &r.new, r.revision, &r.tokens, last_token)
+}
+
+fn regranted(g: &mut Group, member: &MemberId, revision: AssignmentRevision, tokens: &[(Partition, FencingToken)], last_token: &mut u64) -> Result<(), Violation> {
+    draw(revision.0, last_token)?;
+    let m = g.members.get_mut(member).ok_or_else(|| missing(format!("member {member}")))?;
+    if m.assigned.len() != tokens.len() {
+        return Err(Violation::Broken { what: format!("{member} has {} partitions and got {} tokens", m.assigned.len(), tokens.len()) });
+    }
+    m.assignment_revision = revision;
+    for (p, token) in tokens {
+        draw(token.0, last_token)?;
+        let x = m.assigned.get_mut(p).ok_or_else(|| missing(format!("{p} of {member}")))?;
+        (x.token, x.granted_at) = (*token, revision);
+        g.owners.insert(p.clone(), Owner { member: member.clone(), incarnation: m.incarnation, token: *token, state: OwnerState::Assigned });
     }
     Ok(())
 }

@@ -4,9 +4,10 @@
 //! One entry of a shard is in flight at a time, and it carries the sequence it was decided on; a command of a group that is in it waits.
 //! Without such an entry, or for other groups, a command without records (a steady heartbeat) is answered without the log.
 
+mod classic;
 mod soft;
 
-use crate::{command::*, config::Limits, decide, draft::*, ids::*, invariants, metadata::Metadata, record::*, replay, replay::{HistoryChange, Outcome}, seeded, state::*, timers::*};
+use crate::{command::*, config::Limits, decide, draft::*, ids::*, invariants, metadata::Metadata, record::*, replay, replay::{HistoryChange, Outcome}, seeded, state::*, timers::*, work::*};
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
@@ -29,6 +30,8 @@ pub struct Now {
 pub enum Action {
     /// Append this entry to the shard's log. Its outcome is known when it is replayed here, never from the proposal's own result.
     Propose(LogEntry),
+    /// Run this anywhere and hand the result to `done`. It may be lost: it is asked for again.
+    Work(Work),
     /// Answer, after a lease check that began after the request arrived and in the term that `leading` names.
     Reply { ticket: Ticket, result: Result<Response, GroupError> },
 }
@@ -47,6 +50,8 @@ pub struct ShardStats {
     pub expired: u64,
     /// Batches refused because the draft broke an invariant: our bugs.
     pub refused_batches: u64,
+    /// Assignors that failed: the old target stayed in force.
+    pub failed_assignments: u64,
     /// Entries that were no-ops because they had been decided on another state.
     pub skipped: u64,
 }
@@ -67,25 +72,34 @@ struct Waiting {
 enum What {
     Request(Command),
     Timer(decide::TimerCommand),
+    /// The result of work that was done beside the shard.
+    Done(Found),
 }
 
 /// An answer that waits for the batch it belongs to.
+#[derive(Clone)]
 struct Answer {
     ticket: Ticket,
     group: GroupId,
-    command: Command,
+    /// What was asked; None where the answer is the last word on a request that was held.
+    command: Option<Command>,
     arrived: Millis,
     result: Result<Response, GroupError>,
 }
 
 /// The leader's entry that has been proposed and not replayed yet, with the answers that wait for it.
+#[derive(Clone)]
 struct InFlight {
     base_sequence: u64,
     groups: BTreeSet<GroupId>,
     replies: Vec<Answer>,
+    decided_at: Millis,
+    /// The timers of classic groups that the entry's answers start.
+    armed: Vec<(Timer, Millis)>,
 }
 
 /// A heartbeat that is held until something changes for its member (`wait_ms`).
+#[derive(Clone)]
 struct Held {
     ticket: Ticket,
     heartbeat: Heartbeat,
@@ -93,6 +107,7 @@ struct Held {
     response: Response,
 }
 
+#[derive(Clone)]
 struct Leading {
     node: u64,
     term: Term,
@@ -111,16 +126,30 @@ struct Leading {
     held: BTreeMap<(GroupId, MemberId), Held>,
     /// When a group's target was last computed, for the assignment interval.
     assigned_at: BTreeMap<GroupId, Millis>,
+    /// The image that a group was last compared with.
+    facts_seen: BTreeMap<GroupId, u64>,
+    /// Work that is out, and its run.
+    working: BTreeMap<(GroupId, Kind), u64>,
+    runs: u64,
+    /// When a group's regular expressions were last resolved.
+    regexes_at: BTreeMap<GroupId, Millis>,
     /// Batches of a group refused in a row.
     refused: BTreeMap<GroupId, u32>,
     /// Groups whose soft state must follow what was replayed, with the members that the batch names.
     touched: Vec<(GroupId, BTreeSet<MemberId>)>,
+    /// Who waits in which classic group, and for what.
+    classic: BTreeMap<GroupId, crate::classic::Soft>,
+    /// Timers armed with an entry that has been applied, and when that was decided.
+    armed: Vec<(Timer, Millis, Millis)>,
+    /// Groups whose batch was not applied: what was decided with it did not happen.
+    lost: BTreeSet<GroupId>,
 }
 
 /// A group as it is now; None: it is gone.
 pub type ChangedGroup = (GroupId, Option<Arc<Group>>);
 
-/// The groups of one shard.
+/// The groups of one shard. A clone goes its own way: the walks of a model need that.
+#[derive(Clone)]
 pub struct Shard {
     id: u16,
     limits: Limits,
@@ -151,7 +180,7 @@ pub fn shard_of(group: &GroupId, shards: u16) -> u16 { (crc32c::crc32c(group.as_
 impl Shard {
     /// An empty shard.
     pub fn new(id: u16, limits: Limits) -> Shard {
-        Shard { id, limits, state: State::default(), image: Arc::default(), leading: None, out: VecDeque::new(), stats: ShardStats::default(), changed: BTreeSet::new(), history: Vec::new() }
+        Shard { id, limits, state: State::default(), image: Arc::<Metadata>::default(), leading: None, out: VecDeque::new(), stats: ShardStats::default(), changed: BTreeSet::new(), history: Vec::new() }
     }
     /// A shard from a snapshot of any replica.
     pub fn restore(id: u16, limits: Limits, snapshot: &[u8]) -> Result<Shard, String> {
@@ -197,10 +226,14 @@ impl Shard {
     }
     /// The applied state of one group, for checks.
     pub fn group(&self, group: &GroupId) -> Option<&Group> { self.state.groups.get(group).map(|g| &**g) }
+    /// Who waits in a classic group and for what, while this node leads it; for checks.
+    pub fn classic_soft(&self, group: &GroupId) -> Option<&crate::classic::Soft> { self.leading.as_ref().and_then(|l| l.classic.get(group)) }
+    /// The timers that are due at `at`, in the order in which they fire, while this node leads; for checks.
+    pub fn due(&self, at: Millis) -> Vec<(Millis, Timer)> { self.leading.as_ref().map(|l| l.timers.due(at).cloned().collect()).unwrap_or_default() }
     /// The whole applied state, for checks.
     pub fn state(&self) -> &State { &self.state }
     /// Id, state, member count and revision of every group, as applied here.
-    pub fn groups(&self) -> Vec<(GroupId, GroupState, usize, u64)> { self.state.groups.iter().map(|(id, g)| (id.clone(), g.state(), g.members.len(), g.revision)).collect() }
+    pub fn groups(&self) -> Vec<(GroupId, GroupState, usize, u64)> { self.state.groups.iter().map(|(id, g)| (id.clone(), g.state(), g.members_count(), g.revision)).collect() }
     /// Counters since the process started.
     pub fn stats(&self) -> ShardStats { self.stats }
     /// The term it leads in.
@@ -234,6 +267,8 @@ impl Shard {
             return;
         }
         let Some(f) = l.in_flight.take() else { return };
+        l.armed.extend(f.armed.into_iter().map(|(t, at)| (t, at, f.decided_at)));
+        l.lost.extend(entry.batches.iter().zip(&outcomes).filter(|(_, o)| **o != Outcome::Applied).map(|(b, _)| b.group.clone()));
         for a in f.replies {
             let applied = entry.batches.iter().zip(&outcomes).find(|(b, _)| b.group == a.group).is_none_or(|(_, o)| *o == Outcome::Applied);
             if applied {
@@ -261,7 +296,13 @@ impl Shard {
     fn refresh_groups(&mut self, now: Now) {
         let Some(l) = &mut self.leading else { return };
         for (id, g) in &self.state.groups {
-            let topics_differ = || g.subscribed_topics().iter().any(|t| self.image.topics.get(t) != g.topics.get(t));
+            // A group of Kafka members looks at the image at its members' heartbeats: only there can they be told, and several changes are then one.
+            let topics_differ = || g.has_conforming() && g.subscribed_topics().iter().any(|t| self.image.topics.get(t) != g.topics.get(t));
+            let to_look = || !g.said.is_empty() && g.has_conforming() && g.regexes.values().any(|r| r.revision < self.image.topics_made_at);
+            if to_look() {
+                let at = l.regexes_at.get(id).map_or(now.mono_ms, |at| at + crate::regexes::REFRESH_MIN_MS + 1);
+                l.timers.arm(Timer::Command(id.clone(), decide::TimerCommand::Refresh), at.max(now.mono_ms));
+            }
             if self.image.config_of(id) != g.config || topics_differ() {
                 l.queue_timer(id, decide::TimerCommand::Refresh, now);
             }
@@ -284,8 +325,8 @@ impl Shard {
         if !again {
             self.step_down();
             self.leading = Some(Leading {
-                node, term, timers: Timers::default(), rearmed_at: now.mono_ms, time_from: (self.state.time_ms, now.mono_ms), sweep_at: now.mono_ms + SWEEP_EVERY_MS, swept: None, tick: false, queue: VecDeque::new(), in_flight: None, held: BTreeMap::new(), assigned_at: BTreeMap::new(),
-                refused: BTreeMap::new(), touched: Vec::new(),
+                node, term, timers: Timers::default(), rearmed_at: now.mono_ms, time_from: (self.state.time_ms, now.mono_ms), sweep_at: now.mono_ms + SWEEP_EVERY_MS, swept: None, tick: false, facts_seen: BTreeMap::new(), working: BTreeMap::new(), runs: 0, regexes_at: BTreeMap::new(), queue: VecDeque::new(), in_flight: None, held: BTreeMap::new(), assigned_at: BTreeMap::new(),
+                refused: BTreeMap::new(), touched: Vec::new(), classic: BTreeMap::new(), armed: Vec::new(), lost: BTreeSet::new(),
             });
         }
         let Some(l) = &mut self.leading else { return };
@@ -297,6 +338,7 @@ impl Shard {
         }
         for (id, g) in &self.state.groups {
             soft::arm_group(l, id, g, &self.image, now);
+            classic::take_over(l, id, g, &self.limits, now);
         }
         self.refresh_groups(now);
     }
@@ -306,7 +348,7 @@ impl Shard {
         let Some(l) = self.leading.take() else { return };
         // Answers that were ready but not fetched are lost with the term they belong to.
         let ready = std::mem::take(&mut self.out).into_iter().filter_map(|a| if let Action::Reply { ticket, .. } = a { Some(ticket) } else { None });
-        let waiting = l.queue.into_iter().filter_map(|w| w.ticket).chain(l.held.into_values().map(|h| h.ticket));
+        let waiting = l.queue.into_iter().filter_map(|w| w.ticket).chain(l.held.into_values().map(|h| h.ticket)).chain(l.classic.values().flat_map(crate::classic::Soft::held).collect::<Vec<_>>());
         let in_flight = l.in_flight.into_iter().flat_map(|f| f.replies).map(|a| a.ticket);
         for ticket in ready.chain(waiting).chain(in_flight).collect::<Vec<_>>() {
             let result = Err(GroupError::Unavailable { reason: "this node stopped leading the group's shard".into() });
@@ -329,7 +371,26 @@ impl Shard {
         l.queue.push_back(Waiting { ticket: Some(ticket), group, what: What::Request(command), arrived: now.mono_ms, budget_ms, min_meta_revision });
     }
 
-    /// The caller went away: its held heartbeat is forgotten.
+    /// Takes the result of a piece of work. Then `poll`.
+    pub fn done(&mut self, done: Done, now: Now) {
+        let Some(l) = &mut self.leading else { return };
+        let Done { group, run, kind, result } = done;
+        if l.working.get(&(group.clone(), kind)) != Some(&run) {
+            return; // of an earlier life of the group, or of an earlier leader
+        }
+        l.working.remove(&(group.clone(), kind));
+        if kind == Kind::Resolve {
+            l.regexes_at.insert(group.clone(), now.mono_ms);
+        }
+        match result {
+            Ok(found) => l.queue.push_back(Waiting { ticket: None, group, what: What::Done(found), arrived: now.mono_ms, budget_ms: None, min_meta_revision: 0 }),
+            // The old target stays in force; it is tried again when the assignment interval is over.
+            Err(_) => soft::assignor_failed(l, &self.state, &mut self.stats, &group, now),
+        }
+    }
+
+    /// The caller went away: its held heartbeat is forgotten. A join or sync of a classic group stays: its client may come back for the answer of its member, and
+    /// if it does not, the session that begins with the answer says so.
     pub fn abandon(&mut self, ticket: Ticket) {
         let Some(l) = &mut self.leading else { return };
         if let Some((g, m)) = l.held.iter().find(|(_, h)| h.ticket == ticket).map(|(k, _)| k.clone()) {
@@ -420,9 +481,11 @@ impl Shard {
     /// Brings the soft state up to what was replayed since: timers of new and gone members, and held heartbeats that may go on.
     fn follow(&mut self, now: Now) {
         let Some(l) = &mut self.leading else { return };
+        classic::settle(l, &mut self.out, &self.state, &self.limits, now);
         for (id, members) in std::mem::take(&mut l.touched) {
             let group = self.state.groups.get(&id).map(|g| &**g);
             soft::follow_group(l, &id, group, &members, now);
+            classic::follow(l, &mut self.out, &id, group, &self.limits, now);
             // A held heartbeat of a group that changed is decided again: its member may have something to take or to give.
             let held: Vec<MemberId> = l.held.range((id.clone(), MemberId::from(""))..).take_while(|((g, _), _)| *g == id).map(|((_, m), _)| m.clone()).collect();
             for m in held {

@@ -1,6 +1,6 @@
 //! What is replicated: the fold of the shard's log. Only `replay` changes it.
 
-use crate::{command::*, config::GroupConfig, ids::*, metadata::TopicFacts};
+use crate::{classic::{Classic, Phase}, command::*, config::GroupConfig, ids::*, metadata::TopicFacts};
 use serde::{Deserialize, Serialize};
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -51,13 +51,21 @@ pub struct Group {
     /// The group epoch for which `target` was computed.
     pub target_epoch: Epoch,
     pub members: BTreeMap<MemberId, Member>,
+    /// Regular expression → how many members say it.
+    pub said: BTreeMap<String, u64>,
+    /// Which member a static instance is.
+    pub instances: BTreeMap<InstanceId, MemberId>,
+    /// The topics that each regular expression of a member stood for when it was last looked at. Shared by all who say the same one.
+    pub regexes: BTreeMap<String, ResolvedRegex>,
     /// The target assignment; members without partitions may be absent.
     pub target: BTreeMap<MemberId, BTreeSet<Partition>>,
+    /// The facts of the topics on which `target` was computed.
+    pub target_topics: BTreeMap<TopicName, TopicFacts>,
     /// Who has a partition assigned, pending revocation or held. This map, not the target, decides what may be granted (one-owner).
     pub owners: BTreeMap<Partition, Owner>,
     pub holds: BTreeMap<Partition, Hold>,
     pub offsets: BTreeMap<Partition, CommittedOffset>,
-    /// The facts of the subscribed topics on which the target was computed.
+    /// The facts of the subscribed topics as the group knows them.
     pub topics: BTreeMap<TopicName, TopicFacts>,
     /// The meta revision those facts come from. A leader whose image is older decides nothing that needs metadata.
     pub metadata_revision: u64,
@@ -70,6 +78,8 @@ pub struct Group {
     pub history: HistoryMark,
     /// Set when a record broke an invariant: grants nothing until it is repaired.
     pub quarantined: Option<String>,
+    /// Set while the group speaks the classic protocol: then nothing above has members.
+    pub classic: Option<Box<Classic>>,
 }
 
 /// What is left in memory of a group's history: the numbers of its records, from `first` to below `next`, and who was named when.
@@ -102,15 +112,40 @@ pub struct Hold {
     pub promised_session_ms: u64,
 }
 
+/// What a regular expression stood for.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ResolvedRegex {
+    pub topics: BTreeSet<TopicName>,
+    /// The meta revision it was resolved on.
+    pub revision: u64,
+}
+
+/// Which protocol a member speaks, and so what it promises.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Protocol {
+    /// Baton's own: conforming, it stops using its partitions at its deadline.
+    Http,
+    /// Kafka's consumer protocol (KIP-848): no incarnation, no deadline; its partitions are freed at once.
+    Consumer,
+}
+
+/// The epoch of a static member that left for a while.
+pub const AWAY: Epoch = -2;
+
 /// A member of a group.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Member {
+    pub protocol: Protocol,
     pub incarnation: Incarnation,
     pub instance_id: Option<InstanceId>,
     pub rack: Option<String>,
     pub rebalance_timeout_ms: u64,
     pub subscribed: BTreeSet<TopicName>,
+    /// Topics whose whole name it matches are subscribed to as well.
+    pub regex: Option<String>,
     pub assignor: Option<String>,
+    /// Who it says it is: Kafka's client id and host; empty for HTTP members.
+    pub client: ClientInfo,
     /// The session the answers tell.
     pub session_told_ms: u64,
     /// The session in force for timers and holds: never below what was told (`safety.md` 11).
@@ -124,17 +159,26 @@ pub struct Member {
     /// The revision of its last accepted join: a join with an older one is a retry.
     pub joined_at: AssignmentRevision,
 }
+/// What a Kafka client says of itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClientInfo {
+    pub id: String,
+    pub host: String,
+}
 /// A granted partition.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Grant {
     pub token: FencingToken,
     pub granted_at: AssignmentRevision,
+    /// Of the topic as it was then: made again under its name, it is another.
+    pub topic_id: u128,
+    /// The member epoch of the grant: a commit with this epoch or a later one of its own is the member's (KIP-1251).
+    pub epoch: Epoch,
 }
 /// A partition to be given back.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Pending {
-    pub token: FencingToken,
-    pub granted_at: AssignmentRevision,
+    pub grant: Grant,
     /// Only a request of this incarnation at or past this revision confirms the revocation.
     pub revoked_at: AssignmentRevision,
 }
@@ -161,13 +205,21 @@ impl Group {
     /// A group before its first member: epoch 1 with an empty target at epoch 1 (KAFKA-20268).
     pub fn new() -> Self {
         Self {
-            revision: 0, changed_at_ms: 0, epoch: 1, unsettled_since: None, target_epoch: 1, members: BTreeMap::new(), target: BTreeMap::new(), owners: BTreeMap::new(), holds: BTreeMap::new(),
+            revision: 0, changed_at_ms: 0, epoch: 1, unsettled_since: None, target_epoch: 1, members: BTreeMap::new(), said: BTreeMap::new(), instances: BTreeMap::new(), regexes: BTreeMap::new(), target: BTreeMap::new(), target_topics: BTreeMap::new(), owners: BTreeMap::new(), holds: BTreeMap::new(),
             offsets: BTreeMap::new(), topics: BTreeMap::new(), metadata_revision: 0, config: GroupConfig::default(), fenced: VecDeque::new(), departed: VecDeque::new(),
-            history: HistoryMark::default(), quarantined: None,
+            history: HistoryMark::default(), quarantined: None, classic: None,
         }
     }
-    /// The group's state as KIP-848 names it.
+    /// The group's state as its protocol names it.
     pub fn state(&self) -> GroupState {
+        if let Some(c) = &self.classic {
+            return match c.phase {
+                Phase::Empty => GroupState::Empty,
+                Phase::Preparing => GroupState::PreparingRebalance,
+                Phase::Completing => GroupState::CompletingRebalance,
+                Phase::Stable => GroupState::Stable,
+            };
+        }
         if self.members.is_empty() {
             GroupState::Empty
         } else if self.epoch > self.target_epoch {
@@ -178,19 +230,37 @@ impl Group {
             GroupState::Reconciling
         }
     }
+    /// Members of either protocol.
+    pub fn members_count(&self) -> usize { self.members.len() + self.classic.as_ref().map_or(0, |c| c.members.len()) }
     /// Whether this incarnation left or was replaced.
     pub fn is_fenced(&self, member: &MemberId, incarnation: Incarnation) -> bool { self.fenced.iter().any(|(m, i)| m == member && *i == incarnation) }
     /// All topics that some member subscribes to.
-    pub fn subscribed_topics(&self) -> BTreeSet<TopicName> { self.members.values().flat_map(|m| m.subscribed.iter().cloned()).collect() }
-    /// The assignor that most members name (ties: the smaller name), else `uniform`.
-    pub fn assignor(&self) -> &str {
+    pub fn subscribed_topics(&self) -> BTreeSet<TopicName> {
+        let named = self.members.values().flat_map(|m| m.subscribed.iter());
+        named.chain(self.regexes.values().flat_map(|r| r.topics.iter())).cloned().collect()
+    }
+    /// The topics that a member subscribes to: by name, and by what its regular expression stood for.
+    pub fn subscription_of(&self, m: &Member) -> BTreeSet<TopicName> {
+        let matched = m.regex.as_ref().and_then(|r| self.regexes.get(r)).into_iter().flat_map(|r| r.topics.iter());
+        m.subscribed.iter().chain(matched).cloned().collect()
+    }
+    /// Whether a member subscribes to a topic.
+    pub fn subscribes(&self, m: &Member, topic: &TopicName) -> bool {
+        m.subscribed.contains(topic) || m.regex.as_ref().and_then(|r| self.regexes.get(r)).is_some_and(|r| r.topics.contains(topic))
+    }
+    /// How many members say this regular expression.
+    pub fn members_with_regex(&self, regex: &str) -> u64 { self.said.get(regex).copied().unwrap_or(0) }
+    /// Whether somebody in it stops by a deadline, and hears of a change at once. A group without such a member changes at its members' heartbeats only.
+    pub fn has_conforming(&self) -> bool { self.members.values().any(Member::conforming) }
+    /// The assignor that most members name (ties: the smaller name), else the default.
+    pub fn assignor<'a>(&'a self, default: &'a str) -> &'a str {
         let mut votes: BTreeMap<&str, usize> = BTreeMap::new();
         for m in self.members.values() {
             if let Some(a) = &m.assignor {
                 *votes.entry(a).or_default() += 1;
             }
         }
-        votes.into_iter().max_by(|a, b| a.1.cmp(&b.1).then(b.0.cmp(a.0))).map_or("uniform", |(name, _)| name)
+        votes.into_iter().max_by(|a, b| a.1.cmp(&b.1).then(b.0.cmp(a.0))).map_or(default, |(name, _)| name)
     }
     /// The holds of one process.
     pub fn holds_of<'a>(&'a self, member: &'a MemberId, incarnation: Incarnation) -> impl Iterator<Item = (&'a Partition, &'a Hold)> {
@@ -200,8 +270,10 @@ impl Group {
 impl Default for Group { fn default() -> Self { Self::new() } }
 
 impl Member {
+    /// Whether it stops using a partition at its deadline.
+    pub fn conforming(&self) -> bool { self.protocol == Protocol::Http }
     /// Everything it may be using: assigned and pending, with the revision of the grant.
     pub fn holdings(&self) -> impl Iterator<Item = (&Partition, FencingToken, AssignmentRevision)> {
-        self.assigned.iter().map(|(p, g)| (p, g.token, g.granted_at)).chain(self.pending.iter().map(|(p, x)| (p, x.token, x.granted_at)))
+        self.assigned.iter().map(|(p, g)| (p, g.token, g.granted_at)).chain(self.pending.iter().map(|(p, x)| (p, x.grant.token, x.grant.granted_at)))
     }
 }

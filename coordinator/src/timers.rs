@@ -37,6 +37,8 @@ impl Timers {
     pub fn deadline(&self, timer: &Timer) -> Option<Millis> { self.deadlines.get(timer).copied() }
     /// The next deadline of all.
     pub fn next(&self) -> Option<Millis> { self.queue.first().map(|(at, _)| *at) }
+    /// All that are due, in the order in which they fire.
+    pub fn due(&self, now: Millis) -> impl Iterator<Item = &(Millis, Timer)> { self.queue.iter().take_while(move |(at, _)| *at <= now) }
     /// Takes one timer that is due.
     pub fn pop_due(&mut self, now: Millis) -> Option<Timer> {
         if self.next()? > now {

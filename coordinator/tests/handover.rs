@@ -123,7 +123,7 @@ fn a_leave_that_does_not_know_the_newest_grant_leaves_a_hold() {
 fn a_pending_partition_given_back_is_a_new_grant_and_keeps_its_owner() {
     let (mut w, mut a, b) = half_way();
     let ack = a.steady_request();
-    let old_token = w.member("a").pending.values().next().map(|p| p.token);
+    let old_token = w.member("a").pending.values().next().map(|p| p.grant.token);
     assert_eq!(w.ask(b.leave_request()), Ok(Response::Left));
     w.pass(200);
     let mut other = a.steady_request();

@@ -378,7 +378,7 @@ fn history_is_handed_out_and_bounded() {
         for _ in 0..4 {
             w.join(&mut a);
             w.pass(200);
-            let leave = Leave { member: "a".into(), incarnation: a.incarnation, assignment_revision: a.revision };
+            let leave = Leave { member: "a".into(), incarnation: a.incarnation, assignment_revision: a.revision, is_static: false };
             w.ask(Command::Leave(leave)).expect("it leaves");
             a = Model { incarnation: Incarnation(a.incarnation.0 + 1), ..Model::new("a", &["t"]) };
         }

@@ -126,7 +126,7 @@ impl Process {
                     member: self.id.clone(), incarnation: self.incarnation, epoch: self.epoch, owned, assignment_revision: revision, subscribed_topics, wait_ms: self.wait_ms, ..Heartbeat::default()
                 })
             }
-            Phase::Acknowledging | Phase::Leaving => Command::Leave(Leave { member: self.id.clone(), incarnation: self.incarnation, assignment_revision: revision }),
+            Phase::Acknowledging | Phase::Leaving => Command::Leave(Leave { member: self.id.clone(), incarnation: self.incarnation, assignment_revision: revision, is_static: false }),
         };
         self.waiting = Some((id, own + 1_000 + self.wait_ms));
         self.next_send = own + self.interval;

@@ -11,6 +11,7 @@ use baton_coordinator::{
     ids::{Millis, Term},
     seeded,
     shard::{Action, Ticket},
+    work::Work,
 };
 use baton_raft::{GroupHandle, GroupStatus};
 use std::{
@@ -325,6 +326,7 @@ impl Driver {
             match (action, term) {
                 (None, _) => return,
                 (Some(Action::Propose(entry)), _) => self.propose(entry.term, entry.encode()),
+                (Some(Action::Work(work)), _) => self.compute(work),
                 // "Unknown" reveals nothing and needs no lease.
                 (Some(Action::Reply { ticket, result: result @ Err(GroupError::Unavailable { .. }) }), _) => self.answer(ticket, result),
                 (Some(Action::Reply { ticket, result }), Some(term)) => self.ready.push(Ready { ticket, term, result }),
@@ -345,6 +347,16 @@ impl Driver {
                 proposals.failed.fetch_max(term, Ordering::AcqRel);
             }
             proposals.out.fetch_sub(1, Ordering::AcqRel);
+            slot.wake.notify_one();
+        });
+    }
+
+    /// Long work runs beside the shard, on another worker of the runtime; its result comes back as a command would.
+    fn compute(&self, work: Work) {
+        let (slot, clock) = (self.slot.clone(), self.clock.clone());
+        tokio::spawn(async move {
+            let done = work.run();
+            slot.shard().done(done, clock.now());
             slot.wake.notify_one();
         });
     }

@@ -12,7 +12,10 @@ pub fn all(inner: &Inner) -> Vec<Metric> {
     let mut push = |name, help, counter: bool, labels: Labels, value: f64| {
         out.push(Metric { name, suffix: "", help, kind: if counter { Kind::Counter } else { Kind::Gauge }, labels, value })
     };
-    let states = [("empty", GroupState::Empty), ("assigning", GroupState::Assigning), ("reconciling", GroupState::Reconciling), ("stable", GroupState::Stable), ("dead", GroupState::Dead)];
+    let states = [
+        ("empty", GroupState::Empty), ("assigning", GroupState::Assigning), ("reconciling", GroupState::Reconciling), ("stable", GroupState::Stable), ("preparing_rebalance", GroupState::PreparingRebalance),
+        ("completing_rebalance", GroupState::CompletingRebalance), ("dead", GroupState::Dead),
+    ];
     let mut by_state: BTreeMap<&str, usize> = states.iter().map(|(n, _)| (*n, 0)).collect();
     let (mut groups, mut members, mut offsets, mut quarantined, mut history) = (0, 0, 0, 0, 0);
     let mut total = ShardStats::default();

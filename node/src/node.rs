@@ -163,7 +163,7 @@ impl Node {
             let outcome = match inner.leader(shard + 1) {
                 _ if left == 0 => Outcome::NotTaken("the time for the request is over".into()),
                 Some(n) if n == inner.config.node => inner.local(request.clone(), wait).await,
-                Some(n) => match forward::call(inner, n, &Call::Request(request.clone()), wait).await {
+                Some(n) => match forward::call(inner, n, &Call::Request(Box::new(request.clone())), wait).await {
                     Ok(Answer::Done(result)) => Outcome::Done(result),
                     Ok(_) => Outcome::Done(Err(GroupError::Unavailable { reason: format!("node {n} gave an answer of another kind") })),
                     Err(CallError::Unknown(reason)) => Outcome::Done(Err(GroupError::Unavailable { reason })),
@@ -204,7 +204,8 @@ impl Node {
             let as_of_index = slot.applied();
             let shard = slot.shard();
             let id = shard.id();
-            all.extend(shard.groups().into_iter().map(|(group, state, members, revision)| GroupSummary { group, state, members, revision, shard: id, as_of_index }));
+            let classic = |g: &GroupId| shard.group(g).is_some_and(|g| g.classic.is_some());
+            all.extend(shard.groups().into_iter().map(|(group, state, members, revision)| GroupSummary { classic: classic(&group), group, state, members, revision, shard: id, as_of_index }));
         }
         all.sort_by(|a, b| a.group.cmp(&b.group));
         all

@@ -29,6 +29,8 @@ pub enum MetaRefusal {
 #[derive(Clone, Debug, PartialEq)]
 pub struct GroupSummary {
     pub group: GroupId,
+    /// It speaks the classic protocol.
+    pub classic: bool,
     pub state: GroupState,
     pub members: usize,
     pub revision: u64,

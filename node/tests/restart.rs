@@ -60,7 +60,7 @@ async fn work(node: &Node, rounds: u128) {
             let offsets = v.assignment.unwrap_or_default().into_iter().map(|(partition, token)| CommitOffset { partition, token, offset: 5, metadata: String::new(), leader_epoch: None });
             ask(node, g, Command::Commit(Commit { member: Some(CommitMember { member: member.clone(), incarnation, commit_seq: 1 }), offsets: offsets.collect() })).await;
             if round + 1 < rounds {
-                ask(node, g, Command::Leave(Leave { member, incarnation, assignment_revision: v.assignment_revision })).await;
+                ask(node, g, Command::Leave(Leave { member, incarnation, assignment_revision: v.assignment_revision, is_static: false })).await;
             }
         }
     }

@@ -46,12 +46,12 @@ pub struct ListQuery {
 /// A group's state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum GroupState { Empty, Assigning, Reconciling, Stable, Dead }
+pub enum GroupState { Empty, Assigning, Reconciling, Stable, PreparingRebalance, CompletingRebalance, Dead }
 
 /// The protocol a group runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum GroupType { Consumer }
+pub enum GroupType { Consumer, Classic }
 
 /// A group in a list.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -40,6 +40,7 @@ codes! {
     FENCED_REMOVED 409 false "The member was removed from the group", "Stop using all partitions, then leave, or join again with member_epoch 0.";
     MEMBER_ID_IN_USE 409 true "Another process runs under this member id", "Wait until its session has passed, take another member id, or state predecessor_dead if it surely is.";
     UNRELEASED_INSTANCE_ID 409 false "The instance id belongs to another member", "Let its holder leave, or take another instance id.";
+    INCONSISTENT_GROUP_PROTOCOL 409 false "The group speaks another protocol", "Use another group, or stop the members of the other protocol first.";
     STALE_LEAVE 409 false "The leave is older than the member's join", "Nothing was changed and nothing need be done.";
     NON_EMPTY_GROUP 409 false "The group has members", "Stop its members first.";
     GROUP_DRAINING 409 true "Partitions of removed members are still held", "Wait for as long as retry_after_ms says, or delete with force=true if those members surely are dead.";
@@ -49,6 +50,8 @@ codes! {
     CLUSTER_EXISTS 409 false "The cluster exists already", "Join it instead of forming it.";
     LIMIT_REACHED 429 false "A limit is reached", "Stay within the limit that is named.";
     INTERNAL 500 false "A fault in the server", "Report it with the server's log.";
+    FENCED_INSTANCE_ID 409 false "Another process has taken this instance's place", "Stop; start again only if the other one is gone.";
+    STALE_MEMBER_EPOCH 409 false "The epoch is not the member's", "Heartbeat first.";
     NOT_QUARANTINED 409 false "The group is not quarantined", "Nothing is to be repaired.";
     GROUP_QUARANTINED 503 true "The group is quarantined after a fault", "Run `baton group repair`.";
     UNAVAILABLE 503 true "No leader answered in time", "Try again after retry_after_ms; the outcome of this request is not known.";

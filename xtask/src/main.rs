@@ -1,5 +1,5 @@
 //! Developer commands: `cargo xtask verify` is what CI runs, `cargo xtask fix` rewrites, `cargo xtask layers` checks the crate edges,
-//! `cargo xtask sim …` runs the core simulation, `cargo xtask golden` compares with what Apache Kafka answered.
+//! `cargo xtask sim …` runs the core simulation, `cargo xtask model …` walks the states of the core, `cargo xtask golden` compares with what Apache Kafka answered.
 
 use anyhow::{Context, Result, bail};
 use std::{env, process::Command};
@@ -15,6 +15,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("baton-client", &["baton-wire"]),
     ("baton-server", &["baton-api", "baton-node", "baton-raft", "baton-storage", "baton-coordinator", "baton-client", "baton-wire"]),
     ("baton-core-sim", &["baton-coordinator"]),
+    ("baton-model", &["baton-coordinator"]),
     ("baton-conformance", &["baton-coordinator"]),
     ("baton-bench", &["*"]),
     ("baton-chaos-tests", &["*"]),
@@ -32,8 +33,9 @@ fn main() -> Result<()> {
             cargo(&["build", "-p", "baton-server", "-p", "baton-chaos-tests", "--bins"])?;
             cargo(&[&["run", "--quiet", "-p", "baton-chaos-tests", "--bin", "nemesis", "--"], rest].concat())
         }
+        ["model", rest @ ..] => cargo(&[&["run", "--quiet", "--release", "-p", "baton-model", "--"], rest].concat()),
         ["golden", rest @ ..] => cargo(&[&["run", "--quiet", "-p", "baton-conformance", "--"], rest].concat()),
-        _ => bail!("usage: cargo xtask verify | fix | layers | golden [--dir DIR] | chaos --kills N | sim (run --seeds A..B | replay SEED [--bug N] | mutants)"),
+        _ => bail!("usage: cargo xtask verify | fix | layers | golden [--dir DIR] | model [--states N] [--seconds S] [--bug N] | chaos --kills N | sim (run --seeds A..B | replay SEED [--bug N] | mutants)"),
     }
 }
 

@@ -1,6 +1,6 @@
 //! One heartbeat of an HTTP member: who is it, did its wish change, is there a new target, one step of reconciliation, the answer.
 
-use super::*;
+use super::{subscription::*, *};
 use crate::config::lease_ms;
 
 const REBALANCE_TIMEOUT_MS: std::ops::RangeInclusive<u64> = 1_000..=3_600_000;
@@ -8,11 +8,14 @@ const REBALANCE_TIMEOUT_DEFAULT_MS: u64 = 60_000;
 
 pub fn heartbeat(draft: &mut Draft, group: &GroupId, h: &Heartbeat) -> Result<Response, GroupError> {
     validate(draft, group, h)?;
-    let released = if h.epoch == 0 { join(draft, group, h)? } else { steady(draft, group, h)? };
-    subscribe(draft, group, h);
+    leave_classic(draft, h.epoch)?;
+    let looked_at = LookedAt::of(draft);
+    let Entered { released, mut unresolved } = if h.epoch == 0 { join(draft, group, h)? } else { Entered { released: steady(draft, group, h)?, unresolved: false } };
+    unresolved |= subscribe(draft, group, h)?;
     follow_session(draft, group, h);
     retarget(draft);
     reconcile::reconcile(draft, &h.member, released);
+    look(draft, &looked_at, unresolved);
     let g = existing(draft, group)?;
     let m = g.members.get(&h.member).ok_or_else(|| GroupError::UnknownMember { member: h.member.clone() })?;
     Ok(Response::Heartbeat(heartbeat_view(g, m, h)))
@@ -35,7 +38,7 @@ fn validate(draft: &Draft, group: &GroupId, h: &Heartbeat) -> Result<(), GroupEr
         return invalid("rebalance_timeout_ms", format!("{t} is not in 1000 to 3600000"));
     }
     if let Some(a) = &h.assignor
-        && !assign::ASSIGNORS.contains(&a.as_str())
+        && !draft.context.limits.assignors.contains(a)
     {
         return Err(GroupError::UnsupportedAssignor { name: a.clone() });
     }
@@ -43,24 +46,43 @@ fn validate(draft: &Draft, group: &GroupId, h: &Heartbeat) -> Result<(), GroupEr
     if topics > draft.context.limits.subscription_max {
         return Err(GroupError::LimitReached { limit: "subscribed_topics".into(), max: draft.context.limits.subscription_max as u64 });
     }
-    if h.epoch == 0 && h.subscribed_topics.is_none() && draft.group().is_none_or(|g| !g.members.contains_key(&h.member)) {
+    if h.epoch == 0 && h.subscribed_topics.is_none() && h.subscribed_regex.is_none() && draft.group().is_none_or(|g| !g.members.contains_key(&h.member)) {
         return invalid("subscribed_topics", "a member that joins says what it subscribes to (an empty list is allowed)");
     }
     Ok(())
 }
 
+/// What a heartbeat confirms as stopped, and whether its member says a regular expression that nobody has said before.
+#[derive(Default)]
+struct Entered { released: Vec<Partition>, unresolved: bool }
+
 /// Epoch 0: a first join, a retry of one, a rejoin after a lapse, or a second process under the same id (`safety.md` 6–8).
-fn join(draft: &mut Draft, group: &GroupId, h: &Heartbeat) -> Result<Vec<Partition>, GroupError> {
+fn join(draft: &mut Draft, group: &GroupId, h: &Heartbeat) -> Result<Entered, GroupError> {
     let limits = draft.context.limits;
     let Some(g) = draft.group() else {
         draft.put(Record::Created);
         draft.put(Record::Config { config: draft.context.metadata.config_of(group) });
-        admit(draft, group, h, None, Vec::new());
-        return Ok(Vec::new());
+        return admit(draft, group, h, None, Vec::new());
     };
     if g.is_fenced(&h.member, h.incarnation) {
         return Err(GroupError::FencedIncarnation);
     }
+    if let Some((instance, holder)) = h.instance_id.as_ref().and_then(|i| g.instances.get(i).map(|m| (i.clone(), m.clone()))) {
+        let m = &g.members[&holder];
+        let taken = holder != h.member && g.members.contains_key(&h.member);
+        if m.epoch == AWAY && m.conforming() && !taken {
+            return be_back(draft, group, h, &holder);
+        }
+        if holder != h.member {
+            if !h.predecessor_dead || taken || !m.conforming() {
+                return Err(GroupError::UnreleasedInstanceId { instance, holder });
+            }
+            // The operator's word: the process in this place is dead, so nobody uses its partitions.
+            let freed = holdings(m);
+            take_out(draft, &holder, freed, Vec::new(), true, "replaced", format!("{} takes the place of {holder}, which its operator says is dead", h.member));
+        }
+    }
+    let g = existing(draft, group)?;
     let Some(m) = g.members.get(&h.member) else {
         if g.members.len() >= limits.members_max {
             return Err(GroupError::LimitReached { limit: "members of the group".into(), max: limits.members_max as u64 });
@@ -79,49 +101,51 @@ fn join(draft: &mut Draft, group: &GroupId, h: &Heartbeat) -> Result<Vec<Partiti
         if !freed.is_empty() {
             release_holds(draft, freed, "the removed member has stopped and joins again");
         }
-        admit(draft, group, h, None, Vec::new());
-        return Ok(Vec::new());
+        return admit(draft, group, h, None, Vec::new());
     };
-    if m.incarnation != h.incarnation {
-        if !h.predecessor_dead && !seeded::on(22) {
+    if m.incarnation != h.incarnation || !m.conforming() {
+        // One that is away has stopped; a Kafka member never gives up its id.
+        if !m.conforming() || (!h.predecessor_dead && m.epoch != AWAY && !seeded::on(22)) {
             return Err(GroupError::MemberIdInUse { remaining_ms: (draft.context.session_remaining)(&h.member) });
         }
         let (old, freed) = (m.incarnation, holdings(m));
-        admit(draft, group, h, Some(old), freed);
-        return Ok(Vec::new());
+        return admit(draft, group, h, Some(old), freed);
     }
     if h.assignment_revision > m.assignment_revision {
         return Err(ahead(m.assignment_revision));
     }
     // A join older than the member's own join is a late copy or a retry: answered with the full state, it frees nothing.
     if h.assignment_revision < m.joined_at && !seeded::on(23) {
-        return Ok(Vec::new());
+        return Ok(Entered::default());
     }
     let freed = m.holdings().filter(|(.., granted_at)| *granted_at <= h.assignment_revision || seeded::on(23)).map(|(p, ..)| p.clone()).collect();
-    admit(draft, group, h, None, freed);
-    Ok(Vec::new())
+    admit(draft, group, h, None, freed)
+}
+
+/// A static member's new process takes the place of the one that left for a while.
+fn be_back(draft: &mut Draft, group: &GroupId, h: &Heartbeat, holder: &MemberId) -> Result<Entered, GroupError> {
+    come_back(draft, group, holder, &h.member, h.incarnation);
+    Ok(Entered { released: Vec::new(), unresolved: change_wish(draft, group, h)? })
 }
 
 /// Records an accepted join. Always a new grant with new tokens (`safety.md` 7).
-fn admit(draft: &mut Draft, group: &GroupId, h: &Heartbeat, replaces: Option<Incarnation>, freed: Vec<Partition>) {
-    let Some(g) = draft.group() else { return };
+fn admit(draft: &mut Draft, group: &GroupId, h: &Heartbeat, replaces: Option<Incarnation>, freed: Vec<Partition>) -> Result<Entered, GroupError> {
+    let Some(g) = draft.group() else { return Ok(Entered::default()) };
     let before = g.members.get(&h.member);
     let session = draft.context.metadata.config_of(group).session_timeout_ms;
-    let subscribed = h.subscribed_topics.clone().or_else(|| before.map(|m| m.subscribed.clone())).unwrap_or_default();
+    let had = before.map(Wish::of).unwrap_or_else(|| Wish { rebalance_timeout_ms: REBALANCE_TIMEOUT_DEFAULT_MS, ..Wish::default() });
     // A rejoin of the same process keeps a longer session that it was promised; a new process was promised nothing.
     let promised = before.filter(|_| replaces.is_none()).map_or(session, |m| m.session_promised_ms.max(session));
-    let known = before.is_some_and(|m| m.subscribed == subscribed) && replaces.is_none();
+    let instance_id = h.instance_id.clone().or_else(|| before.and_then(|m| m.instance_id.clone()));
+    let wanted = wish(&had, h);
+    let known = before.is_some_and(|m| m.subscribed == wanted.subscribed && m.regex == wanted.regex) && replaces.is_none();
+    // With what it wanted so far: what it wants now is taken over by the rules for a change.
     let joined = Joined {
-        member: h.member.clone(), incarnation: h.incarnation, replaces,
-        instance_id: h.instance_id.clone().or_else(|| before.and_then(|m| m.instance_id.clone())),
-        rack: h.rack.clone().or_else(|| before.and_then(|m| m.rack.clone())),
-        rebalance_timeout_ms: h.rebalance_timeout_ms.or(before.map(|m| m.rebalance_timeout_ms)).unwrap_or(REBALANCE_TIMEOUT_DEFAULT_MS),
-        subscribed,
-        assignor: h.assignor.clone().or_else(|| before.and_then(|m| m.assignor.clone())),
-        session_told_ms: session, session_promised_ms: promised,
+        member: h.member.clone(), protocol: Protocol::Http, incarnation: h.incarnation, replaces, instance_id, wish: had.clone(), session_told_ms: session, session_promised_ms: promised,
         joined_at: AssignmentRevision(draft.draw(0)), freed,
     };
     draft.put(Record::Joined(Box::new(joined)));
+    let change = take_wish(draft, &h.member, &had, &wanted)?;
     let how = if replaces.is_some() { "took the place of a process that its operator says is dead" } else { "joined" };
     if known {
         draft.note("rejoined", format!("{} rejoined with epoch 0", h.member), Some(&h.member), Vec::new());
@@ -129,11 +153,27 @@ fn admit(draft: &mut Draft, group: &GroupId, h: &Heartbeat, replaces: Option<Inc
         draft.bump("joined", format!("{} {how}", h.member), Some(&h.member));
         refresh_metadata(draft, group, Bump::Done);
     }
+    Ok(Entered { released: Vec::new(), unresolved: change.unresolved })
+}
+
+/// What a member wants, after what it says now. Absent: unchanged.
+fn wish(before: &Wish, h: &Heartbeat) -> Wish {
+    Wish {
+        subscribed: h.subscribed_topics.clone().unwrap_or_else(|| before.subscribed.clone()),
+        regex: h.subscribed_regex.clone().map_or_else(|| before.regex.clone(), |r| (!r.is_empty()).then_some(r)),
+        assignor: h.assignor.clone().or_else(|| before.assignor.clone()),
+        rack: h.rack.clone().or_else(|| before.rack.clone()),
+        rebalance_timeout_ms: h.rebalance_timeout_ms.unwrap_or(before.rebalance_timeout_ms),
+        client: before.client.clone(),
+    }
 }
 
 /// A heartbeat of a member that is in. Returns the partitions whose revocation it confirms.
 fn steady(draft: &mut Draft, group: &GroupId, h: &Heartbeat) -> Result<Vec<Partition>, GroupError> {
     let g = existing(draft, group)?;
+    if let Some(i) = h.instance_id.as_ref().filter(|i| g.instances.get(*i).is_some_and(|m| m != &h.member)) {
+        return Err(GroupError::FencedInstanceId { instance: i.clone() });
+    }
     let Some(m) = g.members.get(&h.member) else {
         if g.is_fenced(&h.member, h.incarnation) {
             return Err(GroupError::FencedIncarnation);
@@ -141,10 +181,10 @@ fn steady(draft: &mut Draft, group: &GroupId, h: &Heartbeat) -> Result<Vec<Parti
         let remaining = g.holds_of(&h.member, h.incarnation).map(|(p, _)| (draft.context.hold_remaining)(p)).max();
         return Err(remaining.map_or(GroupError::UnknownMember { member: h.member.clone() }, |remaining_ms| GroupError::FencedRemoved { remaining_ms }));
     };
-    if m.incarnation != h.incarnation {
+    if m.incarnation != h.incarnation || !m.conforming() || m.epoch == AWAY {
         return Err(GroupError::FencedIncarnation);
     }
-    if h.epoch > m.epoch {
+    if h.epoch > m.epoch || (h.epoch < m.epoch && seeded::on(19)) {
         return Err(GroupError::FencedMemberEpoch { received: h.epoch, stored: m.epoch });
     }
     if h.assignment_revision > m.assignment_revision {
@@ -155,25 +195,21 @@ fn steady(draft: &mut Draft, group: &GroupId, h: &Heartbeat) -> Result<Vec<Parti
 }
 
 /// A changed subscription is the only wish that bumps the epoch; assignor, rack and timeouts are only remembered (KIP-848).
-fn subscribe(draft: &mut Draft, group: &GroupId, h: &Heartbeat) {
-    let Some(m) = draft.group().and_then(|g| g.members.get(&h.member)) else { return };
+/// True: it says a regular expression that nobody has said before.
+fn subscribe(draft: &mut Draft, group: &GroupId, h: &Heartbeat) -> Result<bool, GroupError> {
     // A late copy of a join must not undo what the member has said since.
-    if h.assignment_revision < m.joined_at {
-        return;
-    }
-    let subscribed = h.subscribed_topics.clone().unwrap_or_else(|| m.subscribed.clone());
-    let assignor = h.assignor.clone().or_else(|| m.assignor.clone());
-    let rack = h.rack.clone().or_else(|| m.rack.clone());
-    let rebalance_timeout_ms = h.rebalance_timeout_ms.unwrap_or(m.rebalance_timeout_ms);
-    let changed = subscribed != m.subscribed;
-    if !changed && assignor == m.assignor && rack == m.rack && rebalance_timeout_ms == m.rebalance_timeout_ms {
-        return;
-    }
-    draft.put(Record::Subscribed { member: h.member.clone(), subscribed, assignor, rack, rebalance_timeout_ms });
-    if changed {
+    let late = draft.group().and_then(|g| g.members.get(&h.member)).is_none_or(|m| h.assignment_revision < m.joined_at);
+    if late { Ok(false) } else { change_wish(draft, group, h) }
+}
+fn change_wish(draft: &mut Draft, group: &GroupId, h: &Heartbeat) -> Result<bool, GroupError> {
+    let Some(m) = draft.group().and_then(|g| g.members.get(&h.member)) else { return Ok(false) };
+    let before = Wish::of(m);
+    let change = take_wish(draft, &h.member, &before, &wish(&before, h))?;
+    if change.bump {
         draft.bump("subscription", format!("{} changed its subscription", h.member), Some(&h.member));
         refresh_metadata(draft, group, Bump::Done);
     }
+    Ok(change.unresolved)
 }
 
 /// Brings the member's session to the configured one: raised at once, lowered in two records (`safety.md` 11).

@@ -12,7 +12,7 @@ pub fn commit(draft: &mut Draft, group: &GroupId, c: &Commit) -> Result<Response
             Some(g) if draft.context.metadata.revision < g.metadata_revision => {
                 return Err(GroupError::Loading { have: draft.context.metadata.revision, need: g.metadata_revision });
             }
-            Some(g) if !g.members.is_empty() => return Err(GroupError::NonEmptyGroup { members: g.members.len() as u64 }),
+            Some(g) if g.members_count() > 0 => return Err(GroupError::NonEmptyGroup { members: g.members_count() as u64 }),
             Some(g) if !g.holds.is_empty() => {
                 let remaining_ms = g.holds.keys().map(|p| (draft.context.hold_remaining)(p)).max().unwrap_or(0);
                 return Err(GroupError::GroupDraining { holds: g.holds.len() as u64, remaining_ms });
@@ -23,16 +23,32 @@ pub fn commit(draft: &mut Draft, group: &GroupId, c: &Commit) -> Result<Response
     }
     let g = existing(draft, group)?;
     let results: Vec<(Partition, Result<(), CommitRefusal>)> = c.offsets.iter().map(|o| (o.partition.clone(), admissible(draft, g, c.member.as_ref(), o))).collect();
-    let (committed_at_ms, time_ms, known) = (draft.context.wall_us / 1000, draft.context.time_ms, g.metadata_revision);
-    let topic_ids: Vec<(u128, u64)> = c.offsets.iter().map(|o| topic_id(draft, g, &o.partition.topic).unwrap_or((0, known))).collect();
-    for ((o, (_, result)), (topic_id, metadata_revision)) in c.offsets.iter().zip(&results).zip(topic_ids) {
-        if result.is_ok() {
-            let (token, seq) = c.member.as_ref().map_or((FencingToken(0), 0), |m| (o.token, m.commit_seq));
-            let committed = CommittedOffset { offset: o.offset, metadata: o.metadata.clone(), leader_epoch: o.leader_epoch, committed_at_ms, time_ms, topic_id, token, seq };
-            draft.put(Record::Offset(Box::new(OffsetCommitted { partition: o.partition.clone(), committed, metadata_revision })));
-        }
+    let accepted: Vec<CommitOffset> = c.offsets.iter().zip(&results).filter(|(_, (_, r))| r.is_ok()).map(|(o, _)| o.clone()).collect();
+    match &c.member {
+        Some(m) => put_offsets(draft, &accepted, m.commit_seq),
+        None => put_offsets(draft, &accepted.into_iter().map(|o| CommitOffset { token: FencingToken(0), ..o }).collect::<Vec<_>>(), 0),
     }
     Ok(Response::Committed(results))
+}
+
+/// Offsets whose sender has been checked as a whole, as Kafka does: no token, no sequence.
+pub fn commit_without_token(draft: &mut Draft, offsets: &[CommitOffset]) -> Vec<(Partition, Result<(), CommitRefusal>)> {
+    let Some(g) = draft.group() else { return Vec::new() };
+    let results: Vec<(Partition, Result<(), CommitRefusal>)> = offsets.iter().map(|o| (o.partition.clone(), admissible(draft, g, None, o))).collect();
+    let accepted: Vec<CommitOffset> = offsets.iter().zip(&results).filter(|(_, (_, r))| r.is_ok()).map(|(o, _)| CommitOffset { token: FencingToken(0), ..o.clone() }).collect();
+    put_offsets(draft, &accepted, 0);
+    results
+}
+
+/// Records accepted offsets, each under its token.
+fn put_offsets(draft: &mut Draft, offsets: &[CommitOffset], seq: u64) {
+    let Some(g) = draft.group() else { return };
+    let (committed_at_ms, time_ms, known) = (draft.context.wall_us / 1000, draft.context.time_ms, g.metadata_revision);
+    let ids: Vec<(u128, u64)> = offsets.iter().map(|o| topic_id(draft, g, &o.partition.topic).unwrap_or((0, known))).collect();
+    for (o, (topic_id, metadata_revision)) in offsets.iter().zip(ids) {
+        let committed = CommittedOffset { offset: o.offset, metadata: o.metadata.clone(), leader_epoch: o.leader_epoch, committed_at_ms, time_ms, topic_id, token: o.token, seq };
+        draft.put(Record::Offset(Box::new(OffsetCommitted { partition: o.partition.clone(), committed, metadata_revision })));
+    }
 }
 
 fn admissible(draft: &Draft, g: &Group, member: Option<&CommitMember>, o: &CommitOffset) -> Result<(), CommitRefusal> {
@@ -47,7 +63,13 @@ fn admissible(draft: &Draft, g: &Group, member: Option<&CommitMember>, o: &Commi
         return if known { Ok(()) } else { Err(CommitRefusal::UnknownPartition) };
     };
     match g.owners.get(&o.partition) {
-        Some(x) if x.member == member.member && x.incarnation == member.incarnation && x.token == o.token => {}
+        Some(x) if x.member == member.member && x.incarnation == member.incarnation && x.token == o.token => {
+            // Asked back because its topic was deleted: a position in it is of no use, least of all to a topic made again under its name.
+            let granted = g.members.get(&x.member).and_then(|m| m.assigned.get(&o.partition).or(m.pending.get(&o.partition).map(|p| &p.grant)));
+            if granted.is_some_and(|x| g.topics.get(&o.partition.topic).is_none_or(|t| t.id != x.topic_id)) {
+                return Err(CommitRefusal::UnknownPartition);
+            }
+        }
         Some(_) => return Err(CommitRefusal::StaleToken),
         None if g.topics.get(&o.partition.topic).is_none_or(|t| o.partition.partition >= t.partitions) => return Err(CommitRefusal::UnknownPartition),
         None => return Err(CommitRefusal::StaleToken),
@@ -58,15 +80,82 @@ fn admissible(draft: &Draft, g: &Group, member: Option<&CommitMember>, o: &Commi
     }
 }
 
+/// Kafka's OffsetCommit into a group of consumer-protocol members (KIP-848, KIP-1251). Beyond Kafka, at the current epoch too nobody commits for a
+/// partition that is another member's (`safety.md` 17).
+pub fn kafka_commit(draft: &mut Draft, group: &GroupId, c: &KafkaCommit) -> Result<Response, GroupError> {
+    let nobodys = c.epoch < 0 && draft.group().is_none_or(|g| g.members.is_empty());
+    if nobodys {
+        return commit(draft, group, &Commit { member: None, offsets: c.offsets.clone() });
+    }
+    if draft.group().is_none() && c.version < 9 {
+        return Err(GroupError::Classic { code: classic::ClassicCode::IllegalGeneration, member: None });
+    }
+    let g = existing(draft, group)?;
+    let m = g.members.get(&c.member).filter(|m| !m.conforming()).ok_or_else(|| GroupError::UnknownMember { member: c.member.clone() })?;
+    if c.version < 9 {
+        return Err(GroupError::UnsupportedVersion { version: c.version });
+    }
+    if c.epoch > m.epoch {
+        return Err(GroupError::StaleMemberEpoch { received: c.epoch, stored: m.epoch });
+    }
+    let results: Vec<(Partition, Result<(), CommitRefusal>)> = c.offsets.iter().map(|o| (o.partition.clone(), kafka_admissible(draft, g, &c.member, m, c.epoch, o))).collect();
+    let tokens: Vec<FencingToken> = c.offsets.iter().map(|o| g.owners.get(&o.partition).filter(|x| x.member == c.member).map_or(FencingToken(0), |x| x.token)).collect();
+    let asked = c.offsets.iter().zip(&results).filter(|(_, (_, r))| r.is_ok()).zip(tokens).map(|((o, _), token)| CommitOffset { token, ..o.clone() }).collect::<Vec<_>>();
+    put_offsets(draft, &asked, 0);
+    Ok(Response::Committed(results))
+}
+
+fn kafka_admissible(draft: &Draft, g: &Group, id: &MemberId, m: &Member, epoch: Epoch, o: &CommitOffset) -> Result<(), CommitRefusal> {
+    let p = &o.partition;
+    let mine = m.assigned.get(p).or(m.pending.get(p).map(|x| &x.grant));
+    let others = g.owners.get(p).is_some_and(|x| x.member != *id);
+    let known = draft.context.metadata.topics.get(&p.topic).is_some_and(|t| (0..t.partitions).contains(&p.partition));
+    match () {
+        () if o.metadata.len() > METADATA_MAX => Err(CommitRefusal::MetadataTooLarge),
+        () if !known => Err(CommitRefusal::UnknownPartition),
+        // At an earlier epoch of its own: what it held then and still holds (trap 14).
+        () if epoch < m.epoch && (seeded::on(40) || mine.is_none_or(|x| x.epoch > epoch)) => Err(CommitRefusal::StaleMemberEpoch),
+        () if others => Err(CommitRefusal::StaleMemberEpoch),
+        () => Ok(()),
+    }
+}
+
+/// Kafka's OffsetFetch. A member's earlier epoch is as good: its newer one may be on its way to it, and a refusal would make some clients read on from
+/// the end of the partition (trap 13).
+pub fn kafka_fetch(draft: &mut Draft, group: &GroupId, f: &KafkaFetch) -> Result<Response, GroupError> {
+    let asked = |g: &Group| -> Vec<OffsetView> { g.offsets.iter().filter(|(p, _)| f.partitions.as_ref().is_none_or(|ps| ps.contains(*p))).map(|(p, o)| seen(p, o)).collect() };
+    let member = match &f.member {
+        None if f.epoch < 0 => return Ok(Response::Offsets(draft.group().map(asked).unwrap_or_default())),
+        None => MemberId::default(),
+        Some(m) => m.clone(),
+    };
+    let g = existing(draft, group)?;
+    let m = g.members.get(&member).ok_or(GroupError::UnknownMember { member })?;
+    if f.epoch > m.epoch || (seeded::on(39) && f.epoch != m.epoch) {
+        return Err(GroupError::StaleMemberEpoch { received: f.epoch, stored: m.epoch });
+    }
+    Ok(Response::Offsets(asked(g)))
+}
+
+fn seen(p: &Partition, o: &CommittedOffset) -> OffsetView {
+    OffsetView { partition: p.clone(), offset: o.offset, metadata: o.metadata.clone(), leader_epoch: o.leader_epoch, committed_at_ms: o.committed_at_ms }
+}
+
 pub fn fetch(draft: &mut Draft, group: &GroupId, topic: Option<&TopicName>, partition: Option<i32>) -> Result<Response, GroupError> {
     let g = existing(draft, group)?;
     let wanted = g.offsets.iter().filter(|(p, _)| topic.is_none_or(|t| p.topic == *t) && partition.is_none_or(|n| p.partition == n));
-    Ok(Response::Offsets(wanted.map(|(p, o)| OffsetView { partition: p.clone(), offset: o.offset, metadata: o.metadata.clone(), leader_epoch: o.leader_epoch, committed_at_ms: o.committed_at_ms }).collect()))
+    Ok(Response::Offsets(wanted.map(|(p, o)| seen(p, o)).collect()))
 }
 
 pub fn delete(draft: &mut Draft, group: &GroupId, topic: &TopicName) -> Result<Response, GroupError> {
     let g = existing(draft, group)?;
-    if g.members.values().any(|m| m.subscribed.contains(topic)) {
+    // What classic members subscribe to is opaque here: the offsets of a live group stay.
+    if let Some(c) = &g.classic
+        && !c.members.is_empty()
+    {
+        return Err(GroupError::NonEmptyGroup { members: c.members.len() as u64 });
+    }
+    if g.members.values().any(|m| g.subscribes(m, topic)) {
         return Err(GroupError::SubscribedToTopic { topic: topic.clone() });
     }
     let count = g.offsets.keys().filter(|p| p.topic == *topic).count() as u64;
@@ -82,19 +171,30 @@ fn topic_id(draft: &Draft, g: &Group, topic: &TopicName) -> Option<(u128, u64)> 
     recorded.or_else(|| draft.context.metadata.topics.get(topic).map(|t| (t.id, draft.context.metadata.revision)))
 }
 
+/// How long the group's offsets are kept, ms.
+fn keep_ms(group: &GroupId, image: &Metadata) -> u64 { image.config_of(group).offsets_retention_minutes * 60_000 }
+
 /// Whether a sweep would find something to do at this time of the shard.
-pub fn to_sweep(g: &Group, image: &Metadata, time_ms: u64) -> bool { is_over(g, time_ms) || expired(g, time_ms).next().is_some() || gone(g, image).next().is_some() }
+pub fn to_sweep(group: &GroupId, g: &Group, image: &Metadata, time_ms: u64) -> bool {
+    let before = time_ms.checked_sub(keep_ms(group, image));
+    is_over(g, before) || expired(g, before).next().is_some() || gone(g, image).next().is_some()
+}
 
 /// Drops offsets of topics that are gone and offsets past their retention, then the group itself if nothing is left of it.
-pub fn sweep(draft: &mut Draft) {
+pub fn sweep(draft: &mut Draft, group: &GroupId) {
     forget_gone(draft);
+    if draft.image_is_behind() {
+        return; // its settings may be older than what was promised
+    }
+    let keep_ms = keep_ms(group, draft.context.metadata);
+    let before = draft.context.time_ms.checked_sub(keep_ms);
     let Some(g) = draft.group() else { return };
-    let partitions: Vec<Partition> = expired(g, draft.context.time_ms).cloned().collect();
+    let partitions: Vec<Partition> = expired(g, before).cloned().collect();
     if !partitions.is_empty() {
-        draft.note("offsets-expired", format!("{} offsets were kept for {} minutes after their commit", partitions.len(), g.config.offsets_retention_minutes), None, Vec::new());
+        draft.note("offsets-expired", format!("{} offsets were kept for {} minutes after their commit", partitions.len(), keep_ms / 60_000), None, Vec::new());
         draft.put(Record::OffsetsExpired { partitions });
     }
-    if draft.group().is_some_and(|g| is_over(g, draft.context.time_ms)) {
+    if draft.group().is_some_and(|g| is_over(g, before)) {
         draft.put(Record::Deleted);
     }
 }
@@ -114,14 +214,15 @@ fn gone<'a>(g: &'a Group, image: &'a Metadata) -> impl Iterator<Item = &'a Parti
 }
 
 /// Offsets older than their retention, on the shard's time. A topic that a member subscribes to keeps its offsets, and so does a held partition.
-fn expired(g: &Group, time_ms: u64) -> impl Iterator<Item = &Partition> {
-    let keep_ms = g.config.offsets_retention_minutes * 60_000;
-    let old = g.offsets.iter().filter(move |(_, o)| o.time_ms.saturating_add(keep_ms) <= time_ms);
-    old.filter(|(p, _)| !g.owners.contains_key(*p) && !g.members.values().any(|m| m.subscribed.contains(&p.topic))).map(|(p, _)| p)
+fn expired(g: &Group, before: Option<u64>) -> impl Iterator<Item = &Partition> {
+    // What classic members read is opaque: a live group keeps everything, and retention begins when the last one has gone.
+    let from = g.classic.as_ref().map_or(0, |c| if c.phase == classic::Phase::Empty { c.empty_since_ms } else { u64::MAX });
+    let old = g.offsets.iter().filter(move |(_, o)| before.is_some_and(|b| o.time_ms.max(from) <= b));
+    old.filter(|(p, _)| !g.owners.contains_key(*p) && !g.members.values().any(|m| g.subscribes(m, &p.topic))).map(|(p, _)| p)
 }
 
 /// Nobody is in the group, nothing is held, no offset is left, and so it has been for the retention time.
-fn is_over(g: &Group, time_ms: u64) -> bool {
-    let empty = g.members.is_empty() && g.holds.is_empty() && g.offsets.is_empty() && g.quarantined.is_none();
-    empty && g.changed_at_ms.saturating_add(g.config.offsets_retention_minutes * 60_000) <= time_ms
+fn is_over(g: &Group, before: Option<u64>) -> bool {
+    let empty = g.members_count() == 0 && g.holds.is_empty() && g.offsets.is_empty() && g.quarantined.is_none();
+    empty && before.is_some_and(|b| g.changed_at_ms <= b)
 }

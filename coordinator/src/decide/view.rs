@@ -18,7 +18,7 @@ pub fn heartbeat_view(g: &Group, m: &Member, h: &Heartbeat) -> HeartbeatView {
 }
 
 /// A member with something to do is asked back soon: that is what makes a hand-over fast.
-fn interval_ms(g: &Group, m: &Member) -> u64 {
+pub fn interval_ms(g: &Group, m: &Member) -> u64 {
     let busy = m.state != MemberState::Stable || m.epoch != g.epoch;
     let short = g.config.pending_interval_ms;
     if busy && short > 0 { short.min(g.config.heartbeat_interval_ms) } else { g.config.heartbeat_interval_ms }
@@ -39,8 +39,8 @@ pub fn group_view(group: &GroupId, g: &Group, c: &Context) -> GroupView {
         partitions.insert(p.clone(), OwnerView { partition: p.clone(), owner: Some(o.member.clone()), token: Some(o.token), state: o.state });
     }
     GroupView {
-        group: group.clone(), state: g.state(), group_epoch: g.epoch, target_epoch: g.target_epoch, assignor: g.assignor().into(),
-        members: members.collect(), stuck_because: stuck(g, c), holds, partitions: partitions.into_values().collect(), quarantined: g.quarantined.clone(),
+        group: group.clone(), state: g.state(), group_epoch: g.epoch, target_epoch: g.target_epoch, assignor: g.assignor(c.limits.default_assignor()).into(),
+        members: members.collect(), stuck_because: stuck(g, c), holds, partitions: partitions.into_values().collect(), quarantined: g.quarantined.clone(), classic: g.classic.clone(),
     }
 }
 

@@ -1,22 +1,27 @@
 //! The leader's helpers: drains, timers and held heartbeats. Leaves: each does one thing to what it is given; the flow is in `shard.rs`.
 
 use super::*;
-use crate::decide::TimerCommand;
+use crate::{
+    assign,
+    classic::{ClassicCommand, GenerationCommit},
+    decide::TimerCommand,
+};
 
 /// One drain: the drafts of the groups it touches.
 pub(super) struct Drain {
-    now: Now,
-    time_ms: u64,
-    last_token: u64,
-    drafts: BTreeMap<GroupId, Option<Arc<Group>>>,
-    batches: BTreeMap<GroupId, Batch>,
-    replies: Vec<Answer>,
+    pub(super) now: Now,
+    pub(super) time_ms: u64,
+    pub(super) last_token: u64,
+    pub(super) drafts: BTreeMap<GroupId, Option<Arc<Group>>>,
+    pub(super) batches: BTreeMap<GroupId, Batch>,
+    pub(super) replies: Vec<Answer>,
+    pub(super) armed: Vec<(Timer, Millis)>,
     pub(super) blocked: BTreeSet<GroupId>,
-    records: usize,
+    pub(super) records: usize,
 }
 impl Drain {
     pub(super) fn new(state: &State, time_ms: u64, now: Now) -> Self {
-        Self { now, time_ms, last_token: state.last_token, drafts: BTreeMap::new(), batches: BTreeMap::new(), replies: Vec::new(), blocked: BTreeSet::new(), records: 0 }
+        Self { now, time_ms, last_token: state.last_token, drafts: BTreeMap::new(), batches: BTreeMap::new(), replies: Vec::new(), armed: Vec::new(), blocked: BTreeSet::new(), records: 0 }
     }
     /// A drain closes at about the entry's size; a record is about 200 bytes.
     pub(super) fn full(&self, limits: &Limits) -> bool { self.records * 200 >= limits.entry_bytes }
@@ -27,19 +32,28 @@ impl Drain {
         }
         let groups = self.batches.keys().cloned().collect();
         let entry = LogEntry { node, term, base_sequence, time_ms: self.time_ms, batches: self.batches.into_values().collect() };
-        Some((entry, InFlight { base_sequence, groups, replies: self.replies }))
+        Some((entry, InFlight { base_sequence, groups, replies: self.replies, decided_at: self.now.mono_ms, armed: self.armed }))
     }
 }
 
 /// Decides one command. False: it needs the log while an entry is in flight; it waits.
 #[allow(clippy::too_many_arguments)] // the parts of a Shard that the borrow checker wants to see apart
 pub(super) fn decide_one(
-    l: &mut Leading, state: &State, image: &Metadata, limits: &Limits, out: &mut VecDeque<Action>, stats: &mut ShardStats, drain: &mut Drain, w: &Waiting,
+    l: &mut Leading, state: &State, image: &Arc<Metadata>, limits: &Limits, out: &mut VecDeque<Action>, stats: &mut ShardStats, drain: &mut Drain, w: &Waiting,
 ) -> bool {
+    if classic::takes(&w.what) {
+        return classic::decide(l, state, image, limits, out, stats, drain, w);
+    }
     let applied = || state.groups.get(&w.group).cloned();
     let group = drain.drafts.get(&w.group).cloned().unwrap_or_else(applied);
     let now = drain.now;
-    let creates = matches!(&w.what, What::Request(Command::Heartbeat(_) | Command::Commit(_)));
+    if let (What::Request(Command::KafkaCommit(c)), true) = (&w.what, group.as_ref().is_some_and(|g| g.classic.is_some())) {
+        // Only the group knows whether the number in an OffsetCommit is an epoch or a generation.
+        let commit = GenerationCommit { member: c.member.clone(), instance_id: c.instance_id.clone(), generation: c.epoch, offsets: c.offsets.clone() };
+        let w = Waiting { what: What::Request(Command::Classic(ClassicCommand::Commit(commit))), ..w.clone() };
+        return classic::decide(l, state, image, limits, out, stats, drain, &w);
+    }
+    let creates = matches!(&w.what, What::Request(Command::Heartbeat(_) | Command::Consumer(_) | Command::Commit(_) | Command::KafkaCommit(_)));
     if group.is_none() && creates && state.groups.len() + drain.drafts.len() >= limits.groups_max {
         reply(out, w.ticket, Err(GroupError::LimitReached { limit: "groups".into(), max: limits.groups_max as u64 }));
         return true;
@@ -49,7 +63,10 @@ pub(super) fn decide_one(
     let remaining = |t: TimerCommand| l.timers.deadline(&Timer::Command(w.group.clone(), t)).map_or(0, |at| at.saturating_sub(now.mono_ms));
     let session_remaining = |m: &MemberId| remaining(TimerCommand::ExpireSession { member: m.clone() });
     let hold_remaining = |p: &Partition| group.as_ref().and_then(|g| g.holds.get(p)).map_or(0, |h| remaining(TimerCommand::ReleaseHold { partition: p.clone(), token: h.token }));
-    let context = Context { metadata: image, limits, wall_us: now.wall_us, time_ms: drain.time_ms, may_assign: now.mono_ms >= next_assign, session_remaining: &session_remaining, hold_remaining: &hold_remaining };
+    let context = Context {
+        facts_seen: l.facts_seen.get(&w.group) == Some(&image.revision), now_ms: now.mono_ms, regexes_at: l.regexes_at.get(&w.group).copied(),
+        resolving: l.working.contains_key(&(w.group.clone(), Kind::Resolve)), metadata: image, limits, wall_us: now.wall_us, time_ms: drain.time_ms, may_assign: now.mono_ms >= next_assign, session_remaining: &session_remaining, hold_remaining: &hold_remaining,
+    };
     let mut draft = Draft::of(group.clone(), drain.last_token, &context);
     let result = match &w.what {
         What::Request(command) => {
@@ -69,25 +86,46 @@ pub(super) fn decide_one(
             decide::timer(&mut draft, &w.group, command);
             None
         }
+        What::Done(found) => {
+            decide::done(&mut draft, &w.group, found);
+            None
+        }
     };
     // A refusal decides nothing, whatever the draft went through before it.
     if let Some(Err(e)) = result {
         reply_after(out, drain, w, Err(e));
         return true;
     }
-    if draft.records.is_empty() {
+    if !draft.records.is_empty() && l.in_flight.is_some() {
+        return false;
+    }
+    // Work is for the group as drafted: should the batch be lost, its result finds another epoch and is not taken.
+    let task = draft.group().filter(|_| draft.compute).map(|g| Task::Assign { assignor: g.assignor(limits.default_assignor()).into(), epoch: g.epoch, input: Box::new(assign::Input::of(g, &g.topics)) });
+    let resolve = draft.resolve.take().map(|expressions| Task::Resolve { expressions, image: image.clone() });
+    let (empty, assignor_failed) = (draft.records.is_empty(), draft.assignor_failed);
+    if !empty {
+        draft.settle();
+    }
+    let drafted = draft.finish();
+    for task in task.into_iter().chain(resolve) {
+        start(l, out, &w.group, task);
+    }
+    if assignor_failed {
+        stats.failed_assignments += 1;
+        l.assigned_at.insert(w.group.clone(), now.mono_ms);
+    }
+    if matches!(&w.what, What::Request(Command::Consumer(h)) if h.epoch >= 0) {
+        l.facts_seen.insert(w.group.clone(), image.revision);
+    }
+    if empty {
         finish_without_records(l, out, stats, drain, w, group.as_deref(), result);
         arm_assign(l, &w.group, group.as_deref(), next_assign);
         return true;
     }
-    if l.in_flight.is_some() {
-        return false;
-    }
     if let What::Timer(TimerCommand::ExpireSession { .. }) = w.what {
         stats.expired += 1;
     }
-    draft.settle();
-    let Drafted { group: after, records, last_token } = match draft.finish().map_err(|v| v.to_string()).and_then(checked) {
+    let Drafted { group: after, records, last_token } = match drafted.map_err(|v| v.to_string()).and_then(checked) {
         Ok(done) => done,
         Err(why) => {
             refuse(l, out, stats, drain, w, group.as_ref(), why);
@@ -105,20 +143,41 @@ pub(super) fn decide_one(
     let batch = drain.batches.entry(w.group.clone()).or_insert_with(|| Batch { group: w.group.clone(), base_revision, records: Vec::new() });
     batch.records.extend(records);
     arm_assign(l, &w.group, after.as_deref(), now.mono_ms + interval);
-    heard(l, w, after.as_deref());
+    heard(l, w, after.as_deref(), result.as_ref());
     drain.drafts.insert(w.group.clone(), after);
     if let (Some(ticket), What::Request(command), Some(result)) = (w.ticket, &w.what, result) {
         count(stats, command);
-        drain.replies.push(Answer { ticket, group: w.group.clone(), command: command.clone(), arrived: w.arrived, result });
+        drain.replies.push(Answer { ticket, group: w.group.clone(), command: Some(command.clone()), arrived: w.arrived, result });
     }
     true
 }
 
+/// Sends work out, unless the same kind of work of the group is out already.
+fn start(l: &mut Leading, out: &mut VecDeque<Action>, group: &GroupId, task: Task) {
+    let key = (group.clone(), task.kind());
+    if l.working.contains_key(&key) {
+        return;
+    }
+    l.runs += 1;
+    l.working.insert(key, l.runs);
+    out.push_back(Action::Work(Work { group: group.clone(), run: l.runs, task }));
+}
+
+/// The old target stays in force until the assignment interval is over.
+pub(super) fn assignor_failed(l: &mut Leading, state: &State, stats: &mut ShardStats, id: &GroupId, now: Now) {
+    stats.failed_assignments += 1;
+    l.assigned_at.insert(id.clone(), now.mono_ms);
+    let g = state.groups.get(id).map(|g| &**g);
+    arm_assign(l, id, g, now.mono_ms + g.map_or(0, |g| g.config.assignment_interval_ms.max(FAILED_AGAIN_MS)));
+}
+/// An assignor that failed is not run again sooner than this.
+const FAILED_AGAIN_MS: Millis = 1_000;
+
 /// Whether a record says something that only topics and settings can tell.
-fn needs_metadata(r: &Record) -> bool { matches!(r, Record::Joined(_) | Record::Subscribed { .. } | Record::Session { .. } | Record::Topics { .. } | Record::Config { .. }) }
+fn needs_metadata(r: &Record) -> bool { matches!(r, Record::Joined(_) | Record::Replaced(_) | Record::Regex { resolved: Some(_), .. } | Record::Subscribed { .. } | Record::Session { .. } | Record::Topics { .. } | Record::Config { .. }) }
 
 /// Nothing enters the log that breaks an invariant on the draft.
-fn checked(d: Drafted) -> Result<Drafted, String> {
+pub(super) fn checked(d: Drafted) -> Result<Drafted, String> {
     match d.group.as_deref().map(invariants::check).unwrap_or_default().first() {
         None => Ok(d),
         Some(broken) => Err(broken.clone()),
@@ -129,7 +188,7 @@ fn checked(d: Drafted) -> Result<Drafted, String> {
 const REFUSED_MAX: u32 = 3;
 
 /// The draft broke an invariant: our bug. Refused and counted; after some in a row the group is quarantined by a record.
-fn refuse(l: &mut Leading, out: &mut VecDeque<Action>, stats: &mut ShardStats, drain: &mut Drain, w: &Waiting, group: Option<&Arc<Group>>, why: String) {
+pub(super) fn refuse(l: &mut Leading, out: &mut VecDeque<Action>, stats: &mut ShardStats, drain: &mut Drain, w: &Waiting, group: Option<&Arc<Group>>, why: String) {
     stats.refused_batches += 1;
     let times = l.refused.entry(w.group.clone()).or_default();
     *times += 1;
@@ -147,19 +206,19 @@ fn refuse(l: &mut Leading, out: &mut VecDeque<Action>, stats: &mut ShardStats, d
 fn finish_without_records(l: &mut Leading, out: &mut VecDeque<Action>, stats: &mut ShardStats, drain: &mut Drain, w: &Waiting, group: Option<&Group>, result: Option<Result<Response, GroupError>>) {
     let (Some(result), Some(ticket), What::Request(command)) = (result, w.ticket, &w.what) else { return };
     count(stats, command);
-    heard(l, w, group);
+    heard(l, w, group, Some(&result));
     if drain.batches.contains_key(&w.group) {
-        drain.replies.push(Answer { ticket, group: w.group.clone(), command: command.clone(), arrived: w.arrived, result });
+        drain.replies.push(Answer { ticket, group: w.group.clone(), command: Some(command.clone()), arrived: w.arrived, result });
         return;
     }
-    answer(l, out, Answer { ticket, group: w.group.clone(), command: command.clone(), arrived: w.arrived, result });
+    answer(l, out, Answer { ticket, group: w.group.clone(), command: Some(command.clone()), arrived: w.arrived, result });
 }
 
 fn reply_after(out: &mut VecDeque<Action>, drain: &mut Drain, w: &Waiting, result: Result<Response, GroupError>) {
     // A refusal that looked at a draft of this drain must not be heard before that draft is committed.
     match (w.ticket, &w.what, drain.batches.contains_key(&w.group)) {
         (Some(ticket), What::Request(command), true) => {
-            drain.replies.push(Answer { ticket, group: w.group.clone(), command: command.clone(), arrived: w.arrived, result })
+            drain.replies.push(Answer { ticket, group: w.group.clone(), command: Some(command.clone()), arrived: w.arrived, result })
         }
         _ => reply(out, w.ticket, result),
     }
@@ -170,7 +229,7 @@ pub(super) fn reply(out: &mut VecDeque<Action>, ticket: Option<Ticket>, result: 
     }
 }
 fn count(stats: &mut ShardStats, c: &Command) {
-    if matches!(c, Command::Heartbeat(_)) {
+    if matches!(c, Command::Heartbeat(_) | Command::Consumer(_)) {
         stats.heartbeats += 1;
     }
 }
@@ -178,7 +237,7 @@ fn count(stats: &mut ShardStats, c: &Command) {
 /// Gives an answer, or holds a heartbeat that has nothing new to learn and said it would wait.
 pub(super) fn answer(l: &mut Leading, out: &mut VecDeque<Action>, a: Answer) {
     let Answer { ticket, group, command, arrived, result } = a;
-    if let (Command::Heartbeat(h), Ok(Response::Heartbeat(v))) = (&command, &result) {
+    if let (Some(Command::Heartbeat(h)), Ok(Response::Heartbeat(v))) = (&command, &result) {
         let knows_all = h.epoch == v.member_epoch && h.assignment_revision == v.assignment_revision && v.assignment.is_none();
         if v.waited_at_most_ms > 0 && knows_all {
             let until = arrived + v.waited_at_most_ms;
@@ -212,14 +271,19 @@ pub(super) fn end_wait(l: &mut Leading, out: &mut VecDeque<Action>, group: &Grou
 
 /// An accepted heartbeat re-arms its member's session in full from its arrival: by the promise, never by the shorter value told (`safety.md` 11).
 /// A full re-arming, at taking over or after a lapse, is not undone by a heartbeat that had waited through it.
-fn heard(l: &mut Leading, w: &Waiting, group: Option<&Group>) {
-    let What::Request(Command::Heartbeat(h)) = &w.what else { return };
-    let Some(m) = group.and_then(|g| g.members.get(&h.member)) else { return };
-    let timer = Timer::Command(w.group.clone(), TimerCommand::ExpireSession { member: h.member.clone() });
+fn heard(l: &mut Leading, w: &Waiting, group: Option<&Group>, result: Option<&Result<Response, GroupError>>) {
+    let member = match result {
+        Some(Ok(Response::Heartbeat(v))) => &v.member,
+        // Who leaves for a while goes on with the session that it has.
+        Some(Ok(Response::Consumer(v))) if v.epoch >= 0 => &v.member,
+        _ => return,
+    };
+    let Some(m) = group.and_then(|g| g.members.get(member)) else { return };
+    let timer = Timer::Command(w.group.clone(), TimerCommand::ExpireSession { member: member.clone() });
     l.timers.arm(timer, w.arrived.max(l.rearmed_at) + m.session_promised_ms);
 }
 fn arm_assign(l: &mut Leading, group: &GroupId, g: Option<&Group>, at: Millis) {
-    if g.is_some_and(|g| g.epoch > g.target_epoch && !g.members.is_empty()) {
+    if g.is_some_and(|g| g.epoch > g.target_epoch && g.has_conforming()) {
         l.timers.arm(Timer::Command(group.clone(), TimerCommand::Refresh), at);
     }
 }
@@ -271,7 +335,7 @@ pub(super) fn sweep(l: &mut Leading, state: &State, image: &Metadata, now: Now) 
         }
         looked_at += 1;
         l.swept = Some(id.clone());
-        if decide::offsets::to_sweep(g, image, time_ms) {
+        if decide::offsets::to_sweep(id, g, image, time_ms) {
             l.queue_timer(id, TimerCommand::Sweep, now);
         }
     }
@@ -290,6 +354,9 @@ pub(super) fn follow_group(l: &mut Leading, id: &GroupId, group: Option<&Group>,
         let gone: Vec<Timer> = l.timers.of_group(id).cloned().collect();
         gone.iter().for_each(|t| l.timers.cancel(t));
         l.assigned_at.remove(id);
+        l.facts_seen.remove(id);
+        l.regexes_at.remove(id);
+        l.working.retain(|(g, _), _| g != id);
         return;
     };
     for m in members {
@@ -324,10 +391,14 @@ pub(super) fn members_of(records: &[Record]) -> BTreeSet<MemberId> {
         match r {
             Record::Joined(j) => out.insert(j.member.clone()),
             Record::Reconciled(r) => out.insert(r.member.clone()),
-            Record::Removed { member, .. } | Record::Session { member, .. } | Record::Subscribed { member, .. } => out.insert(member.clone()),
+            Record::Removed { member, .. } | Record::Session { member, .. } | Record::Subscribed { member, .. } | Record::Regranted { member, .. } => out.insert(member.clone()),
+            Record::Replaced(r) => {
+                out.insert(r.old.clone());
+                out.insert(r.new.clone())
+            }
             Record::Created | Record::HoldReleased { .. } | Record::Epoch { .. } | Record::Target { .. } | Record::Topics { .. } | Record::Config { .. }
-            | Record::Offset(_) | Record::OffsetsRemoved { .. } | Record::OffsetsExpired { .. } | Record::History(_) | Record::Deleted | Record::Quarantined { .. } | Record::Repaired
-            | Record::Settled => false,
+            | Record::Classic(_) | Record::Offset(_) | Record::OffsetsRemoved { .. } | Record::OffsetsExpired { .. } | Record::History(_) | Record::Deleted | Record::Quarantined { .. } | Record::Repaired
+            | Record::Settled | Record::Away { .. } | Record::Regex { .. } => false,
         };
     }
     out

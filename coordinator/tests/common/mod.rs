@@ -3,6 +3,7 @@
 
 use baton_coordinator::{command::*, config::*, ids::*, metadata::*, record::*, shard::*};
 use baton_coordinator::replay::HistoryChange;
+use baton_coordinator::work::Work;
 use std::{collections::{BTreeMap, BTreeSet}, sync::Arc};
 
 pub struct World {
@@ -15,6 +16,10 @@ pub struct World {
     /// False: proposals stay in `log` beyond `committed` until `commit`.
     pub auto_commit: bool,
     pub committed: usize,
+    /// Work that is out; `run` does it after everything else.
+    pub work: Vec<Work>,
+    /// False: it stays out.
+    pub auto_work: bool,
     pub answers: Vec<(Ticket, Result<Response, GroupError>)>,
     /// The history records of all groups, as a node keeps them.
     pub history: BTreeMap<(GroupId, u64), HistoryRecord>,
@@ -28,7 +33,7 @@ impl World {
     pub fn new(topics: &[(&str, i32)]) -> Self {
         let mut w = World {
             shard: Shard::new(1, Limits::default()), meta: Metadata::default(), now: Now { mono_ms: 1_000, wall_us: 5_000_000 }, next: 0, log: Vec::new(),
-            auto_commit: true, committed: 0, answers: Vec::new(), history: BTreeMap::new(),
+            auto_commit: true, committed: 0, work: Vec::new(), auto_work: true, answers: Vec::new(), history: BTreeMap::new(),
         };
         w.shard.lead(1, 1, w.now);
         for (name, n) in topics {
@@ -49,6 +54,14 @@ impl World {
     pub fn set(&mut self, setting: Setting, value: Option<u64>) { self.meta(MetaCommand::SetGroupConfig { group: "g".into(), settings: [(setting, value)].into() }); }
     /// Polls until nothing is left, committing proposals at once if so set.
     pub fn run(&mut self) {
+        self.drive();
+        while self.auto_work && !self.work.is_empty() {
+            let done = self.work.remove(0).run();
+            self.shard.done(done, self.now);
+            self.drive();
+        }
+    }
+    fn drive(&mut self) {
         while let Some(a) = self.shard.poll(self.now) {
             match a {
                 Action::Propose(e) => {
@@ -59,6 +72,7 @@ impl World {
                         self.commit();
                     }
                 }
+                Action::Work(w) => self.work.push(w),
                 Action::Reply { ticket, result } => self.answers.push((ticket, result)),
             }
         }
@@ -174,6 +188,6 @@ impl Model {
             self.revision = v.assignment_revision;
         }
     }
-    pub fn leave_request(&self) -> Command { Command::Leave(Leave { member: self.id.clone(), incarnation: self.incarnation, assignment_revision: self.revision }) }
+    pub fn leave_request(&self) -> Command { Command::Leave(Leave { member: self.id.clone(), incarnation: self.incarnation, assignment_revision: self.revision, is_static: false }) }
 }
 fn crc(s: &str) -> u128 { s.bytes().fold(7, |h, b| h * 131 + u128::from(b)) }

@@ -99,6 +99,7 @@ impl World {
                 let term = self.replicas.nodes[n].shard.leading();
                 match (action, term) {
                     (Action::Propose(entry), _) => self.propose(n, entry)?,
+                    (Action::Work(work), _) => self.replicas.nodes[n].shard.done(work.run(), clocks),
                     (Action::Reply { ticket, result }, Some(term)) => {
                         self.rule_one(n, term, ticket.0 as usize, &result)?;
                         let at = self.now + self.r.below(4) * TICK;

@@ -86,7 +86,7 @@ async fn start(config: &NodeConfig, folder: &Path) -> Node {
 
 async fn ask(node: &Node, group: &GroupId, command: Command) -> Response {
     loop {
-        let request = Request { group: group.clone(), command: command.clone(), budget_ms: None };
+        let request = Request { group: group.clone(), command: command.clone(), budget_ms: None, min_meta_revision: 0 };
         match node.request(request, Duration::from_secs(10)).await {
             Ok(r) => return r,
             Err(Refusal::Unavailable { .. }) => tokio::time::sleep(Duration::from_millis(20)).await,

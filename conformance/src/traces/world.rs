@@ -1,0 +1,193 @@
+//! One leading shard under simulated time, and what happened to it in a step.
+
+use super::{classic, trace::*};
+use baton_coordinator::{classic as c, command::*, config::Limits, decide::TimerCommand, ids::*, metadata::*, shard::*, timers::Timer};
+use serde_json::{Map, Value, json};
+use std::{collections::BTreeMap, sync::Arc};
+
+/// The wall clock is ahead of the trace's, as it is in the world.
+const WALL_US: u64 = 1_700_000_000_000_000;
+
+pub struct World {
+    pub shard: Shard,
+    pub meta: Metadata,
+    now: u64,
+    next_ticket: u64,
+    /// Held requests: the step and operation that sent each.
+    held: BTreeMap<Ticket, (usize, String)>,
+    answers: Vec<(Ticket, Result<Response, GroupError>)>,
+    fired: Vec<String>,
+    pub names: Names,
+    /// The group as Kafka had it last.
+    expected: Value,
+}
+
+/// Ids that a coordinator makes are random: they are named after their prefix, in the order in which they are first seen.
+#[derive(Default)]
+pub struct Names {
+    symbols: BTreeMap<MemberId, String>,
+    made: BTreeMap<String, usize>,
+}
+/// A hyphen and a UUID.
+const RANDOM_LEN: usize = 37;
+impl Names {
+    /// The trace's name of a member.
+    pub fn symbol(&mut self, id: &MemberId) -> String {
+        if let Some(s) = self.symbols.get(id) {
+            return s.clone();
+        }
+        let Some(prefix) = id.as_str().len().checked_sub(RANDOM_LEN).map(|n| id.as_str()[..n].to_string()) else { return id.to_string() };
+        let n = self.made.entry(prefix.clone()).or_default();
+        *n += 1;
+        let symbol = if *n == 1 { format!("{prefix}*") } else { format!("{prefix}*{n}") };
+        self.symbols.insert(id.clone(), symbol.clone());
+        symbol
+    }
+    /// The member that the trace names so.
+    pub fn id(&self, symbol: &str) -> MemberId { self.symbols.iter().find(|(_, s)| *s == symbol).map_or_else(|| symbol.into(), |(id, _)| id.clone()) }
+}
+
+impl World {
+    pub fn new(trace: &Trace) -> Self {
+        let mut limits = Limits::default();
+        let of = |name: &str, default: u64| trace.setting(name).unwrap_or(default);
+        limits.classic.initial_rebalance_delay_ms = of("group.initial.rebalance.delay.ms", 3_000);
+        limits.classic.members_max = of("group.max.size", i32::MAX as u64) as usize;
+        let mut w = World {
+            shard: Shard::new(0, limits), meta: Metadata::default(), now: 0, next_ticket: 0, held: BTreeMap::new(), answers: Vec::new(), fired: Vec::new(), names: Names::default(),
+            expected: Value::Null,
+        };
+        w.shard.lead(1, 1, w.clock());
+        for t in &trace.topics {
+            w.declare(&t.name, t.parts);
+        }
+        w
+    }
+    fn clock(&self) -> Now { Now { mono_ms: self.now, wall_us: WALL_US + self.now * 1_000 } }
+    fn declare(&mut self, name: &str, partitions: i32) {
+        let id_if_new = u128::from(self.meta.revision) + 1;
+        let command = if partitions < 0 { MetaCommand::DeleteTopic { name: name.into() } } else { MetaCommand::DeclareTopic { name: name.into(), partitions, id_if_new } };
+        // A topic that is deleted twice stays deleted.
+        let _ = self.meta.apply(&command);
+        self.shard.metadata(Arc::new(self.meta.clone()), self.clock());
+        self.drive();
+    }
+    /// Everything that the shard wants, until it wants nothing.
+    fn drive(&mut self) {
+        while let Some(action) = self.shard.poll(self.clock()) {
+            match action {
+                Action::Propose(entry) => self.shard.replay(&entry),
+                Action::Work(work) => self.shard.done(work.run(), self.clock()),
+                Action::Reply { ticket, result } => self.answers.push((ticket, result)),
+            }
+        }
+    }
+    pub fn send(&mut self, step: usize, op: &str, command: Command) {
+        self.next_ticket += 1;
+        let ticket = Ticket(self.next_ticket);
+        self.held.insert(ticket, (step, op.to_string()));
+        self.shard.handle(ticket, Request { group: "g".into(), command, budget_ms: None, min_meta_revision: 0 }, self.clock());
+        self.drive();
+    }
+
+    /// Every timer fires at its own deadline, before the request of that instant.
+    fn pass(&mut self, until: u64) {
+        while let Some(at) = self.shard.poll_timeout().filter(|at| *at <= until) {
+            self.now = at.max(self.now);
+            let due = self.shard.due(self.now);
+            let (before, answered) = (self.view(), self.answers.len());
+            let members_before = self.members();
+            self.shard.handle_timeout(self.clock());
+            self.drive();
+            let members_after = self.members();
+            let changed = before != self.view() || self.answers[answered..].iter().any(|(_, r)| !matches!(r, Err(GroupError::Unavailable { .. })));
+            for (_, timer) in &due {
+                // With several at one instant, a session had an effect if its member is gone by it.
+                let effect = match timer {
+                    Timer::Command(_, TimerCommand::Classic(c::Due::Session { member })) if due.len() > 1 => members_before.contains(member) && !members_after.contains(member),
+                    Timer::Command(..) | Timer::Wait(..) => changed,
+                };
+                if effect && let Some(name) = self.name_of(timer) {
+                    self.fired.push(format!("{at} {name}"));
+                }
+            }
+        }
+        self.now = until;
+    }
+    fn members(&self) -> Vec<MemberId> {
+        let g: GroupId = "g".into();
+        let pending = self.shard.classic_soft(&g).into_iter().flat_map(|s| s.pending.keys());
+        let classic = self.shard.group(&g).into_iter().flat_map(|g| g.classic.iter().flat_map(|c| c.members.keys()).chain(g.members.keys()));
+        classic.chain(pending).cloned().collect()
+    }
+    fn name_of(&mut self, timer: &Timer) -> Option<String> {
+        match timer {
+            Timer::Command(_, TimerCommand::Classic(due)) => Some(match due {
+                c::Due::Session { member } => format!("heartbeat {}", self.names.symbol(member)),
+                c::Due::Join => "join".into(),
+                c::Due::Sync => "sync".into(),
+            }),
+            Timer::Command(..) | Timer::Wait(..) => None,
+        }
+    }
+
+    /// The group as the trace shows it.
+    fn view(&mut self) -> Value {
+        let g: GroupId = "g".into();
+        match self.shard.group(&g) {
+            None => Value::Null,
+            Some(group) => match &group.classic {
+                Some(classic) => classic::view(&mut self.names, classic, self.shard.classic_soft(&g)),
+                None => json!({"type": "consumer", "epoch": group.epoch}),
+            },
+        }
+    }
+
+    /// Carries out one step and compares. The error says what differs.
+    pub fn step(&mut self, i: usize, step: &Step) -> Result<(), String> {
+        self.fired.clear();
+        self.pass(step.t);
+        match step.op.as_str() {
+            "tick" => {}
+            "topic" => self.declare(step.text("name"), step.number("parts") as i32),
+            op => {
+                let command = classic::command(self, step)?;
+                self.send(i, op, command);
+            }
+        }
+        let (mut res, mut done) = (None, Vec::new());
+        for (ticket, result) in std::mem::take(&mut self.answers) {
+            let (sent, op) = self.held.remove(&ticket).ok_or("a request was answered twice")?;
+            // Kafka forgets the held sync of a member that leaves; Baton answers it.
+            let forgotten = sent != i && op == "sync" && matches!(result, Err(GroupError::Classic { code: c::ClassicCode::UnknownMemberId, .. }));
+            // Kafka leaves a request open whose client has sent another one since; Baton ends it.
+            let Some(answer) = classic::answer(&mut self.names, &op, &result).filter(|_| !forgotten) else { continue };
+            if sent == i {
+                res = Some(answer);
+            } else {
+                done.push(with(answer, [("step", json!(sent)), ("op", json!(op))]));
+            }
+        }
+        done.sort_by_key(|d| d["step"].as_u64());
+        if let Some(g) = &step.group {
+            self.expected = g.clone();
+        }
+        let mut expected_done = step.done.clone();
+        expected_done.sort_by_key(|d| d["step"].as_u64());
+        let group = self.view();
+        differ("fired", &json!(step.fired), &json!(self.fired))?;
+        differ("res", &json!(step.res), &json!(res))?;
+        differ("done", &json!(expected_done), &json!(done))?;
+        differ("group", &self.expected, &group)
+    }
+}
+
+fn with<const N: usize>(answer: Value, more: [(&str, Value); N]) -> Value {
+    let mut map: Map<String, Value> = answer.as_object().cloned().unwrap_or_default();
+    map.extend(more.map(|(k, v)| (k.to_string(), v)));
+    map.into()
+}
+
+fn differ(what: &str, kafka: &Value, baton: &Value) -> Result<(), String> {
+    if kafka == baton { Ok(()) } else { Err(format!("{what}: Kafka has {kafka}, Baton {baton}")) }
+}

@@ -1,0 +1,228 @@
+//! One ConsumerGroupHeartbeat of Kafka's: who is it, did its wish change, is there a new target, one step of reconciliation, the answer.
+//!
+//! Such a member has no incarnation and no deadline: an earlier epoch is accepted only as a retry (KIP-848), its partitions are freed at once, and an
+//! epoch-0 join of a member that is in is a new grant all the same, since it may be another process (`safety.md` 7).
+
+use super::{subscription::*, *};
+
+/// Joins, leaves, and leaves for a while.
+const LEFT: Epoch = -1;
+
+pub fn heartbeat(draft: &mut Draft, group: &GroupId, h: &ConsumerHeartbeat) -> Result<Response, GroupError> {
+    validate(draft, h)?;
+    if h.epoch < 0 {
+        return leave(draft, group, h);
+    }
+    leave_classic(draft, h.epoch)?;
+    let looked_at = LookedAt::of(draft);
+    let Admitted { member: id, before, had } = admit(draft, group, h)?;
+    let change = take_wish(draft, &id, &before, &wish(&before, h))?;
+    if change.bump {
+        draft.bump(if h.epoch == 0 { "joined" } else { "subscription" }, format!("{id} {}", if h.epoch == 0 { "joined" } else { "changed its subscription" }), Some(&id));
+        refresh_metadata(draft, group, Bump::Done);
+    } else {
+        refresh_metadata(draft, group, Bump::IfChanged);
+    }
+    follow_session(draft, group, &id);
+    retarget(draft);
+    reconcile::reconcile_consumer(draft, &id, h.owned.as_ref(), change.subscription);
+    look(draft, &looked_at, change.unresolved);
+    let g = existing(draft, group)?;
+    let m = g.members.get(&id).ok_or_else(|| unknown(&id))?;
+    let has = by_id(m);
+    // A request that says everything is the first one after a lost answer: it is answered in full.
+    let full = h.rebalance_timeout_ms >= 0 && (h.subscribed_topics.is_some() || h.subscribed_regex.is_some()) && h.owned.is_some();
+    let assignment = (h.epoch == 0 || full || has != had).then_some(has);
+    Ok(Response::Consumer(ConsumerView { member: id.clone(), epoch: m.epoch, heartbeat_interval_ms: view::interval_ms(g, m), assignment }))
+}
+
+fn unknown(member: &MemberId) -> GroupError { GroupError::UnknownMember { member: member.clone() } }
+fn by_id(m: &Member) -> PartitionsById {
+    let mut out = PartitionsById::new();
+    for (p, x) in &m.assigned {
+        out.entry(x.topic_id).or_default().insert(p.partition);
+    }
+    out
+}
+
+/// What can be refused without looking at the group (KIP-848, KIP-1082).
+fn validate(draft: &Draft, h: &ConsumerHeartbeat) -> Result<(), GroupError> {
+    let invalid = |field: &str, detail: &str| Err(GroupError::Invalid { field: field.into(), detail: detail.into() });
+    if h.member.as_str().is_empty() && (h.version > 0 || h.epoch != 0) {
+        return invalid("member_id", "only a join of version 0 may leave it to the coordinator");
+    }
+    for (field, empty) in [("instance_id", h.instance_id.as_ref().is_some_and(|i| i.as_str().is_empty())), ("rack_id", h.rack.as_deref() == Some(""))] {
+        if empty {
+            return invalid(field, "it is empty: leave it out instead");
+        }
+    }
+    match h.epoch {
+        0 if h.rebalance_timeout_ms == -1 => return invalid("rebalance_timeout_ms", "a member that joins says it"),
+        0 if h.owned.as_ref().is_none_or(|o| !o.is_empty()) => return invalid("topic_partitions", "a member that joins owns nothing and says so"),
+        0 if h.subscribed_topics.is_none() && h.subscribed_regex.is_none() => return invalid("subscribed_topic_names", "a member that joins says what it subscribes to"),
+        AWAY if h.instance_id.is_none() => return invalid("instance_id", "only a static member leaves for a while"),
+        e if e < AWAY => return invalid("member_epoch", "it is below -2"),
+        _ => {}
+    }
+    let limits = draft.context.limits;
+    if let Some(name) = h.assignor.as_ref().filter(|a| !limits.assignors.contains(a)) {
+        return Err(GroupError::UnsupportedAssignor { name: name.clone() });
+    }
+    if h.subscribed_topics.as_ref().is_some_and(|t| t.len() > limits.subscription_max) {
+        return Err(GroupError::LimitReached { limit: "subscribed topics".into(), max: limits.subscription_max as u64 });
+    }
+    let name_max = crate::metadata::NAME_MAX;
+    match [h.member.as_str(), h.instance_id.as_ref().map_or("", InstanceId::as_str)].iter().any(|n| n.len() > name_max) {
+        true => invalid("member_id", &format!("ids of at most {name_max} bytes are allowed")),
+        false => Ok(()),
+    }
+}
+
+/// Who a heartbeat is from.
+struct Admitted {
+    member: MemberId,
+    /// What it wanted before; a new one nothing.
+    before: Wish,
+    /// What it was told to have.
+    had: PartitionsById,
+}
+impl Admitted {
+    fn known(id: &MemberId, m: &Member) -> Admitted { Admitted { member: id.clone(), before: Wish::of(m), had: by_id(m) } }
+}
+
+fn admit(draft: &mut Draft, group: &GroupId, h: &ConsumerHeartbeat) -> Result<Admitted, GroupError> {
+    if draft.group().is_none() && h.epoch == 0 {
+        draft.put(Record::Created);
+        draft.put(Record::Config { config: draft.context.metadata.config_of(group) });
+    }
+    let g = existing(draft, group)?;
+    let max = draft.context.limits.members_max;
+    if g.members.len() >= max && !g.members.contains_key(&h.member) {
+        return Err(GroupError::GroupFull { max: max as u64 });
+    }
+    match &h.instance_id {
+        None => admit_dynamic(draft, group, h),
+        Some(i) => admit_static(draft, group, h, i),
+    }
+}
+
+fn admit_dynamic(draft: &mut Draft, group: &GroupId, h: &ConsumerHeartbeat) -> Result<Admitted, GroupError> {
+    let g = existing(draft, group)?;
+    let Some(m) = g.members.get(&h.member) else {
+        return if h.epoch == 0 { join(draft, group, h) } else { Err(unknown(&h.member)) };
+    };
+    check_epoch(m, h)?;
+    let admitted = Admitted::known(&h.member, m);
+    if h.epoch == 0 {
+        rejoin(draft, &h.member);
+    }
+    Ok(admitted)
+}
+
+/// A static member's place is its instance id's. It is given to another process only after the one before has left for a while.
+fn admit_static(draft: &mut Draft, group: &GroupId, h: &ConsumerHeartbeat, instance: &InstanceId) -> Result<Admitted, GroupError> {
+    let g = existing(draft, group)?;
+    let Some(holder) = g.instances.get(instance) else {
+        return match h.epoch {
+            // A dynamic member that comes back with an instance id is a new static one; its id is still in use.
+            0 if g.members.contains_key(&h.member) => Err(GroupError::UnreleasedInstanceId { instance: instance.clone(), holder: h.member.clone() }),
+            0 => join(draft, group, h),
+            _ => Err(unknown(&h.member)),
+        };
+    };
+    let m = &g.members[holder];
+    if h.epoch == 0 {
+        let taken = holder != &h.member && g.members.contains_key(&h.member);
+        if m.epoch != AWAY || m.conforming() || taken {
+            return Err(GroupError::UnreleasedInstanceId { instance: instance.clone(), holder: holder.clone() });
+        }
+        let admitted = Admitted { member: h.member.clone(), ..Admitted::known(holder, m) };
+        come_back(draft, group, &holder.clone(), &h.member, Incarnation::default());
+        return Ok(admitted);
+    }
+    if holder != &h.member {
+        return Err(GroupError::FencedInstanceId { instance: instance.clone() });
+    }
+    check_epoch(m, h)?;
+    Ok(Admitted::known(holder, m))
+}
+
+/// An epoch is the member's own; or 0; or the one before if its answer was lost, which what it owns must bear out (KIP-848).
+fn check_epoch(m: &Member, h: &ConsumerHeartbeat) -> Result<(), GroupError> {
+    let fenced = Err(GroupError::FencedMemberEpoch { received: h.epoch, stored: m.epoch });
+    if m.conforming() {
+        return fenced; // its id is an HTTP member's
+    }
+    let within = || h.owned.as_ref().is_some_and(|o| { let has = by_id(m); o.iter().all(|(t, ps)| has.get(t).is_some_and(|mine| ps.is_subset(mine))) });
+    match h.epoch {
+        0 if !seeded::on(34) => Ok(()), // KAFKA-19233: whatever the stored epoch
+        e if e == m.epoch => Ok(()),
+        e if e < m.epoch && e == m.previous_epoch && within() => Ok(()),
+        _ => fenced,
+    }
+}
+
+fn join(draft: &mut Draft, group: &GroupId, h: &ConsumerHeartbeat) -> Result<Admitted, GroupError> {
+    let member = if h.member.as_str().is_empty() { h.made_id.clone() } else { h.member.clone() };
+    let session = draft.context.metadata.config_of(group).session_timeout_ms;
+    let joined = Joined {
+        member: member.clone(), protocol: Protocol::Consumer, incarnation: Incarnation::default(), replaces: None, instance_id: h.instance_id.clone(), wish: Wish::default(),
+        session_told_ms: session, session_promised_ms: session, joined_at: AssignmentRevision(draft.draw(0)), freed: Vec::new(),
+    };
+    draft.put(Record::Joined(Box::new(joined)));
+    Ok(Admitted { member, before: Wish::default(), had: PartitionsById::new() })
+}
+
+/// New tokens for what it has.
+fn rejoin(draft: &mut Draft, id: &MemberId) {
+    let Some(m) = draft.group().and_then(|g| g.members.get(id)) else { return };
+    if m.assigned.is_empty() {
+        return;
+    }
+    let revision = AssignmentRevision(draft.draw(0));
+    let tokens = m.assigned.keys().enumerate().map(|(i, p)| (p.clone(), FencingToken(draft.draw(1 + i as u64)))).collect();
+    draft.put(Record::Regranted { member: id.clone(), revision, tokens });
+    draft.note("rejoined", format!("{id} rejoined with epoch 0"), Some(id), Vec::new());
+}
+
+fn wish(before: &Wish, h: &ConsumerHeartbeat) -> Wish {
+    Wish {
+        subscribed: h.subscribed_topics.clone().unwrap_or_else(|| before.subscribed.clone()),
+        regex: h.subscribed_regex.clone().map_or_else(|| before.regex.clone(), |r| (!r.is_empty()).then_some(r)),
+        assignor: h.assignor.clone().or_else(|| before.assignor.clone()),
+        rack: h.rack.clone().or_else(|| before.rack.clone()),
+        rebalance_timeout_ms: u64::try_from(h.rebalance_timeout_ms).unwrap_or(before.rebalance_timeout_ms),
+        client: h.client.clone(),
+    }
+}
+
+/// It has no deadline, so a shorter session is in force at once.
+fn follow_session(draft: &mut Draft, group: &GroupId, id: &MemberId) {
+    let session = draft.context.metadata.config_of(group).session_timeout_ms;
+    let differs = draft.group().and_then(|g| g.members.get(id)).is_some_and(|m| (m.session_told_ms, m.session_promised_ms) != (session, session));
+    if differs && !draft.image_is_behind() {
+        draft.put(Record::Session { member: id.clone(), told_ms: session, promised_ms: session });
+    }
+}
+
+fn leave(draft: &mut Draft, group: &GroupId, h: &ConsumerHeartbeat) -> Result<Response, GroupError> {
+    let g = existing(draft, group)?;
+    if let Some(i) = &h.instance_id {
+        match g.instances.get(i) {
+            None => return Err(unknown(&h.member)),
+            Some(holder) if holder != &h.member => return Err(GroupError::FencedInstanceId { instance: i.clone() }),
+            Some(_) => {}
+        }
+    }
+    let m = g.members.get(&h.member).filter(|m| !m.conforming()).ok_or_else(|| unknown(&h.member))?;
+    match (h.epoch == LEFT, m.epoch == AWAY) {
+        // Also while a revocation is going on: whoever leaves has given everything back.
+        (true, _) => take_out(draft, &h.member, holdings(m), Vec::new(), false, "left", format!("{} left by its own wish", h.member)),
+        (false, true) => {}
+        (false, false) => {
+            draft.put(Record::Away { member: h.member.clone() });
+            draft.note("away", format!("{} left for a while and keeps its place", h.member), Some(&h.member), Vec::new());
+        }
+    }
+    Ok(Response::Consumer(ConsumerView { member: h.member.clone(), epoch: h.epoch, heartbeat_interval_ms: 0, assignment: None }))
+}
