@@ -54,6 +54,10 @@ impl Cuts {
         Ok(Cuts { kv, ident, checked: Mutex::new(checked) })
     }
 
+    pub(crate) fn ident(&self) -> Ident {
+        self.ident
+    }
+
     /// Whether no group has a cut.
     pub fn is_empty(&self) -> bool {
         self.lock().values().all(|c| c.standing().last.is_none())

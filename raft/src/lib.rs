@@ -5,12 +5,15 @@
 //! No type of the consensus library leaves this crate, so that an upgrade of it touches this crate only.
 
 mod api;
+#[cfg(not(madsim))]
+mod boot_rt;
 mod checkpoint;
 mod cut;
 mod group;
 mod identity;
 mod lease;
 mod log;
+mod marks;
 mod net;
 mod node;
 mod peer;

@@ -16,6 +16,7 @@ use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 use tokio::sync::oneshot;
 
 use crate::api::StartError;
+use crate::marks::Mark;
 use crate::types::{Entry, LogId, TypeConfig, Vote, decode, encode};
 use crate::writer::{Done, LogWriter, stopped};
 
@@ -28,6 +29,13 @@ const SLOT_INSTALL: u8 = 4;
 /// Whether a group's stored log holds a vote, that is: whether this node may have made a promise before a restart.
 pub fn has_vote(log: &GroupLog) -> bool {
     log.meta.contains_key(&SLOT_VOTE)
+}
+
+/// A group's mark, from its last index and its small values.
+pub fn mark(last: u64, meta: &BTreeMap<u8, Vec<u8>>) -> io::Result<Mark> {
+    let vote: Option<Vote> = meta.get(&SLOT_VOTE).map(|b| decode(b)).transpose()?;
+    let committed: Option<LogId> = meta.get(&SLOT_COMMITTED).map(|b| decode(b)).transpose()?;
+    Ok(Mark { term: vote.map_or(0, |v| v.leader_id.term), last, kept: last.min(committed.map_or(0, |c| c.index + 1)) })
 }
 
 #[derive(Default)]

@@ -2,6 +2,8 @@
 
 use std::future::Future;
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
@@ -11,6 +13,7 @@ use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, SnapshotRespon
 use openraft::{BasicNode, OptionalSend};
 
 use crate::api::{GroupNo, NodeId, PeerError};
+use crate::marks::Marks;
 use crate::peer::Peers;
 use crate::types::{Payload, Raft, Snapshot, SnapshotMeta, TypeConfig, Vote, decode, encode};
 use crate::writer::Health;
@@ -22,6 +25,10 @@ const SNAPSHOT: u8 = 3;
 const TRANSFER: u8 = 4;
 /// An opaque call of the node crate; not for consensus.
 pub const FORWARD: u8 = 5;
+/// What the sender's disk holds.
+pub const MARKS: u8 = 6;
+
+const MARKS_EVERY: Duration = Duration::from_millis(1000);
 
 const APPEND_PATIENCE: Duration = Duration::from_millis(1000);
 
@@ -102,6 +109,28 @@ impl RaftNetworkV2<TypeConfig> for Client {
 
     fn backoff(&self) -> Option<Backoff> {
         Some(Backoff::new(std::iter::repeat(Duration::from_millis(100))))
+    }
+}
+
+/// Tells all peers every second what is durable here, so that they would know an old copy of it.
+pub async fn tell_marks(marks: Marks, peers: Peers, closing: Arc<AtomicBool>) {
+    loop {
+        tokio::time::sleep(MARKS_EVERY).await;
+        if closing.load(Ordering::SeqCst) {
+            return;
+        }
+        // A log that cannot be asked has failed, and that is reported elsewhere.
+        let Ok(statement) = marks.state().await else { return };
+        for to in peers.known() {
+            let (marks, peers, statement) = (marks.clone(), peers.clone(), statement.clone());
+            tokio::spawn(async move {
+                if let Ok(verdict) = peers.call(to, 0, MARKS, statement, false, MARKS_EVERY).await
+                    && !verdict.is_empty()
+                {
+                    marks.refused(to, &String::from_utf8_lossy(&verdict));
+                }
+            });
+        }
     }
 }
 

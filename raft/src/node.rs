@@ -15,6 +15,7 @@ use tokio::task::JoinHandle;
 use crate::api::{ForwardHandler, GroupNo, NodeId, PeerError, RaftConfig, StartError, StateMachine};
 use crate::checkpoint::{self, Cuts, Failure};
 use crate::group::GroupHandle;
+use crate::marks::Marks;
 use crate::log::{GroupStore, has_vote};
 use crate::net::{self, Factory};
 use crate::peer::{self, Handler, Own, Peers};
@@ -30,6 +31,7 @@ struct Shared {
     writer: LogWriter,
     snapshots: Box<dyn Fn(GroupNo) -> Arc<dyn SnapshotFile> + Send + Sync>,
     cuts: Cuts,
+    marks: Marks,
     peers: Peers,
     forward: ForwardHandler,
     /// Stored logs of groups that have not been started.
@@ -101,13 +103,16 @@ impl RaftNode {
         }
         let listener = TcpListener::bind(config.listen.as_str()).await.map_err(|e| StartError::Listen(config.listen.clone(), e))?;
         let failure = Arc::<Failure>::default();
+        let writer = LogWriter::start(wal, config.pin_segments, failure.clone())?;
+        let marks = Marks::new(cuts.ident(), writer.clone(), failure.clone());
         let node = RaftNode {
             shared: Arc::new(Shared {
                 consensus,
-                writer: LogWriter::start(wal, config.pin_segments, failure.clone())?,
+                writer,
                 snapshots: Box::new(move |group| Arc::new(SnapshotDir::new(snapshots.clone(), group))),
                 cuts,
-                peers: Peers::new(Own::of(&config), peers),
+                peers: Peers::new(Own::of(&config, marks.clone()), peers),
+                marks,
                 forward,
                 logs: Mutex::new(logs),
                 groups: Mutex::new(BTreeMap::new()),
@@ -140,6 +145,9 @@ impl RaftNode {
                 if kind == net::FORWARD {
                     return (shared.forward)(from, body).await;
                 }
+                if kind == net::MARKS {
+                    return shared.marks.hear(from, &body).err().map(String::into_bytes).unwrap_or_default();
+                }
                 let raft = lock(&shared.groups).get(&group).map(|g| g.raft().clone());
                 match raft {
                     Some(raft) => net::handle(&raft, kind, &body, shared.writer.health()).await,
@@ -148,7 +156,7 @@ impl RaftNode {
             })
         });
         let s = &self.shared;
-        let task = tokio::spawn(peer::serve(listener, Own::of(&s.config), handler, s.closing.clone()));
+        let task = tokio::spawn(peer::serve(listener, Own::of(&s.config, s.marks.clone()), handler, s.closing.clone()));
         *lock(&s.listener) = Some(task);
     }
 
@@ -165,6 +173,7 @@ impl RaftNode {
             let groups = lock(&s.groups).values().cloned().collect();
             Some(groups)
         };
+        tokio::spawn(net::tell_marks(self.shared.marks.clone(), self.shared.peers.clone(), self.shared.closing.clone()));
         tokio::spawn(policy::run(groups, self.shared.writer.health().clone(), self.shared.config.snapshot_bytes, self.shared.failure.clone()));
     }
 

@@ -1,7 +1,7 @@
 //! Connections between nodes: one per peer for all groups, and a second one for snapshots, which would hold up the rest.
 //!
 //! A connection opens with a mutual proof of the cluster secret (HMAC over both nonces, node ids and claims), each side judges the other's
-//! claim of cluster and data directory (`identity`), then it carries
+//! claim of cluster and data directory (`identity`) and what it says that its disk holds (`marks`), then it carries
 //! frames: length, request id, group, kind, body. A request is written at most once; whether a lost one may have
 //! arrived is told to the caller. Bodies are neither encrypted nor authenticated one by one: the peer network is private.
 
@@ -24,10 +24,11 @@ use tokio::time::{Instant, timeout};
 
 use crate::api::{GroupNo, NodeId, PeerError, RaftConfig};
 use crate::identity::{Claim, Identity};
+use crate::marks::Marks;
 use crate::rt::Rt;
 
 /// Also the version of the frames and of all bodies.
-const MAGIC: &[u8; 8] = b"BATPEER2";
+const MAGIC: &[u8; 8] = b"BATPEER3";
 const MAX_FRAME: usize = 256 << 20;
 const HEADER: usize = 11;
 const CONNECT: Duration = Duration::from_millis(500);
@@ -37,6 +38,7 @@ const PING_AFTER: Duration = Duration::from_millis(300);
 /// After so much silence with a reply out, the connection is given up: TCP itself would wait for minutes.
 const STALL: Duration = Duration::from_millis(800);
 const PING: u8 = 255;
+const STATEMENT_MAX: usize = 1 << 20;
 
 type Reply = oneshot::Sender<Result<Vec<u8>, PeerError>>;
 
@@ -133,11 +135,12 @@ pub struct Own {
     node: NodeId,
     secret: Arc<[u8]>,
     identity: Arc<dyn Identity>,
+    marks: Marks,
 }
 
 impl Own {
-    pub fn of(config: &RaftConfig) -> Own {
-        Own { node: config.node, secret: config.secret.clone().into(), identity: config.identity.clone() }
+    pub fn of(config: &RaftConfig, marks: Marks) -> Own {
+        Own { node: config.node, secret: config.secret.clone().into(), identity: config.identity.clone(), marks }
     }
 }
 
@@ -222,6 +225,39 @@ async fn welcome(s: &mut (impl AsyncRead + AsyncWrite + Unpin), own: &Own) -> io
     verdict.map(|()| peer).map_err(|r| refused(format!("node {peer}: {r}")))
 }
 
+// ---- statements of what is on disk
+
+async fn put(s: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> io::Result<()> {
+    s.write_all(&(bytes.len() as u32).to_be_bytes()).await?;
+    s.write_all(bytes).await?;
+    s.flush().await
+}
+
+async fn take(s: &mut (impl AsyncRead + Unpin)) -> io::Result<Vec<u8>> {
+    let mut length = [0; 4];
+    s.read_exact(&mut length).await?;
+    let length = u32::from_be_bytes(length) as usize;
+    if length > STATEMENT_MAX {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "statement length"));
+    }
+    let mut bytes = vec![0; length];
+    s.read_exact(&mut bytes).await?;
+    Ok(bytes)
+}
+
+/// Both sides state what their disk holds, then say what they think of it; nothing of consensus passes before. An empty verdict is none.
+async fn compare(s: &mut (impl AsyncRead + AsyncWrite + Unpin), marks: &Marks, peer: NodeId) -> io::Result<()> {
+    put(s, &marks.state().await?).await?;
+    let verdict = marks.hear(peer, &take(s).await?);
+    put(s, verdict.as_ref().err().map_or(&[][..], |e| e.as_bytes())).await?;
+    let theirs = take(s).await?;
+    if !theirs.is_empty() {
+        marks.refused(peer, &String::from_utf8_lossy(&theirs));
+        return Err(refused("the peer refuses what is on this disk"));
+    }
+    verdict.map_err(|_| refused("the peer's folder was restored from an old copy"))
+}
+
 // ---- outgoing
 
 #[derive(Clone)]
@@ -271,6 +307,12 @@ impl Peers {
     pub async fn call(&self, to: NodeId, group: GroupNo, kind: u8, body: Vec<u8>, bulk: bool, patience: Duration) -> Result<Vec<u8>, PeerError> {
         let peer = self.peer(to, bulk).ok_or_else(|| PeerError::NotSent(format!("no address of node {to}")))?;
         timeout(patience, peer.call(group, kind, body)).await.unwrap_or_else(|_| Err(PeerError::Unknown("no reply in time".into())))
+    }
+
+    /// All other nodes that this one has an address of.
+    pub fn known(&self) -> Vec<NodeId> {
+        let shared = self.lock();
+        shared.addresses.keys().filter(|n| **n != shared.own.node).copied().collect()
     }
 
     /// Ends all connections.
@@ -326,7 +368,11 @@ async fn connect(address: &str, own: &Own, to: NodeId) -> io::Result<TcpStream> 
     let mut stream = timeout(CONNECT, TcpStream::connect(address)).await.map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "connect timed out"))??;
     // Without it a heartbeat may wait for the acknowledgement of the one before; the connection works all the same.
     let _ = stream.set_nodelay(true);
-    timeout(HANDSHAKE, greet(&mut stream, own, to)).await.map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "handshake timed out"))??;
+    let handshake = async {
+        greet(&mut stream, own, to).await?;
+        compare(&mut stream, &own.marks, to).await
+    };
+    timeout(HANDSHAKE, handshake).await.map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "handshake timed out"))??;
     Ok(stream)
 }
 
@@ -411,7 +457,12 @@ pub async fn serve(listener: TcpListener, own: Own, handler: Handler, closing: A
 async fn answer(mut stream: TcpStream, own: &Own, handler: Handler, closing: Arc<AtomicBool>) -> io::Result<()> {
     // See connect().
     let _ = stream.set_nodelay(true);
-    let from = match timeout(HANDSHAKE, welcome(&mut stream, own)).await.map_err(|_| io::ErrorKind::TimedOut)? {
+    let handshake = async {
+        let from = welcome(&mut stream, own).await?;
+        compare(&mut stream, &own.marks, from).await?;
+        Ok::<_, io::Error>(from)
+    };
+    let from = match timeout(HANDSHAKE, handshake).await.map_err(|_| io::ErrorKind::TimedOut)? {
         Ok(from) => from,
         Err(e) => {
             tracing::warn!(error = %e, "peer refused");

@@ -3,7 +3,7 @@
 //! The alias is the only place where the two builds differ, apart from the log writer's thread.
 
 #[cfg(not(madsim))]
-pub type Rt = openraft_rt_tokio::TokioRuntime;
+pub type Rt = crate::boot_rt::BootRuntime;
 #[cfg(madsim)]
 pub type Rt = crate::sim_rt::SimRuntime;
 

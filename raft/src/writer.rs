@@ -3,7 +3,7 @@
 //! It never goes on after a failed write: it answers every later record with the error, and consensus stops. A full disk is no failure:
 //! entries wait, in order, until there is room; votes and purges go past them, because they are small and because a purge makes room.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -17,6 +17,8 @@ use tokio::sync::{Notify, oneshot};
 
 use crate::api::GroupNo;
 use crate::checkpoint::Failure;
+use crate::log::mark;
+use crate::marks::Mark;
 use crate::types::TypeConfig;
 
 /// One commit takes so many bytes of entries; the rest waits for the next.
@@ -63,6 +65,8 @@ impl Write {
 
 enum Job {
     Write(Write),
+    /// Asks what is durable.
+    Marks(oneshot::Sender<io::Result<BTreeMap<GroupNo, Mark>>>),
     /// Ends the writer and drops the log, so that its files can be opened again.
     Stop(oneshot::Sender<()>),
 }
@@ -174,6 +178,13 @@ impl LogWriter {
         self.jobs.send(Job::Write(Write { group, recs, done })).map_err(|_| stopped())
     }
 
+    /// What is durable of every group's log.
+    pub async fn marks(&self) -> io::Result<BTreeMap<GroupNo, Mark>> {
+        let (tx, rx) = oneshot::channel();
+        self.jobs.send(Job::Marks(tx)).map_err(|_| stopped())?;
+        rx.await.map_err(|_| stopped())?
+    }
+
     pub fn health(&self) -> &Arc<Health> {
         &self.health
     }
@@ -224,12 +235,16 @@ impl<D: Disk> Writer<D> {
 
     /// Group commits of `first`, of what the full disk kept waiting, and of everything that waits behind.
     fn round(&mut self, first: Option<Job>, mut more: impl FnMut() -> Option<Job>) -> ControlFlow<()> {
-        let (mut work, mut stop) = (std::mem::take(&mut self.stalled), None);
+        let (mut work, mut stop, mut asked) = (std::mem::take(&mut self.stalled), None, Vec::new());
         let mut next = first;
         while let Some(job) = next.take() {
             match job {
                 Job::Write(w) => {
                     work.push(w);
+                    next = more();
+                }
+                Job::Marks(tx) => {
+                    asked.push(tx);
                     next = more();
                 }
                 Job::Stop(tx) => stop = Some(tx),
@@ -249,6 +264,11 @@ impl<D: Disk> Writer<D> {
                 work = self.overtake(work);
                 self.stalled.append(&mut work);
             }
+        }
+        for tx in asked {
+            let failed = self.failed.clone().map(|(kind, text)| io::Error::new(kind, text));
+            // A dropped receiver has given up: nobody to tell.
+            let _ = tx.send(failed.map_or_else(|| self.wal.durable().map(|(g, last, meta)| Ok((g, mark(last, meta)?))).collect(), Err));
         }
         self.look_after(bytes);
         if stop.is_some() {

@@ -329,3 +329,37 @@ async fn a_full_disk_costs_a_node_its_leaderships_and_nothing_else() {
         c.stop(id).await;
     }
 }
+
+/// `safety.md` 22: a folder that was put back from an old copy is whole in itself; only its peers know better.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_folder_restored_from_an_old_copy_is_refused() {
+    let mut c = Cluster::new();
+    for id in 1..=3 {
+        c.start(id).await;
+    }
+    c.nodes[&1].0.initialize(1, c.addresses.clone()).await.unwrap();
+    c.write(1, 0, 10).await;
+    let old = c.leader(1).await % 3 + 1;
+    c.stop(old).await;
+    let (log, snapshots, _) = &c.disks[&old];
+    let copy = (log.copy(), snapshots.copy(), SimKv::default());
+    // The same folder comes back as it was, goes on, and is seen to.
+    c.start(old).await;
+    c.write(1, 10, 10).await;
+    c.agreed(1).await;
+    tokio::time::sleep(Duration::from_millis(2_500)).await;
+    c.stop(old).await;
+    c.disks.insert(old, copy);
+    c.start(old).await;
+    let why = tokio::time::timeout(Duration::from_secs(10), c.nodes[&old].0.failed()).await.expect("it is refused");
+    assert!(why.contains("restored from an old copy") && why.contains("new node id"), "{why}");
+    // Nothing of consensus passes: it stays where it was.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert!(c.nodes[&old].1[1].state.lock().unwrap().payloads.len() <= 10);
+    assert!(c.group(old, 1).status().last_log < 15, "{:?}", c.group(old, 1).status());
+    c.stop(old).await;
+    c.write(1, 20, 5).await;
+    for id in c.nodes.keys().copied().collect::<Vec<_>>() {
+        c.stop(id).await;
+    }
+}

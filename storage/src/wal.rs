@@ -150,6 +150,9 @@ impl<D: Disk> Wal<D> {
     /// The last index of a group that is on disk.
     pub fn last(&self, group: u16) -> u64 { self.positions.get(&group).map_or(0, |p| p.last) }
 
+    /// Every group's last index and a small value of it, as they are on disk.
+    pub fn durable(&self) -> impl Iterator<Item = (u16, u64, &BTreeMap<u8, Vec<u8>>)> { self.positions.iter().map(|(g, p)| (*g, p.last, &p.meta)) }
+
     /// What is left in the current segment, bytes.
     fn left(&self) -> usize { (self.options.segment_bytes as usize - SECTOR).saturating_sub(self.offset) }
     /// Kept for votes, truncations and purges when no new segment can be made.

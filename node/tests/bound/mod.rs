@@ -16,7 +16,7 @@ use std::{
 
 /// sled's own files: a multiple of what lives in it, and what it allocates at the least.
 const SLED_FACTOR: u64 = 8;
-const SLED_FLOOR: u64 = 32 << 20;
+const SLED_FLOOR: u64 = 16 << 20;
 const GROUPS: usize = 64;
 const PARTITIONS: i32 = 16;
 /// Kept with each offset, as some clients do.
