@@ -2,7 +2,8 @@
 //! registers its data directory.
 //!
 //! An empty folder never votes before all first nodes have said that they know no cluster (`safety.md` 22): an emptied node that came back at once
-//! could vote a second time in a term. Groups get their voters only when all nodes run them, so nobody is asking any more by then.
+//! could vote a second time in a term. Then it notes in its log that it takes part: a node that dies while the cluster is being formed finds that note and goes
+//! on, for all it ever promised is in that log; an emptied one does not. Groups get their voters only when all nodes run them, so nobody is asking any more by then.
 
 use crate::{
     forward::{self, Answer, Call, Phase},

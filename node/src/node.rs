@@ -127,9 +127,18 @@ impl Node {
         });
         if empty {
             // An empty folder takes part in nothing before every peer has said that there is no cluster (`safety.md` 22).
-            if let Err(e) = bootstrap::ask(&inner).await {
+            let asked = tokio::select! { biased;
+                asked = bootstrap::ask(&inner) => asked,
+                why = raft.failed() => Err(StartError::Log(why)),
+            };
+            if let Err(e) = asked {
                 node.shutdown().await;
                 return Err(e);
+            }
+            // Before anything can be promised: if this node dies before it has heard of the cluster that is being formed, its next start goes on from here.
+            if let Err(e) = raft.mark_used().await {
+                node.shutdown().await;
+                return Err(StartError::Log(e.to_string()));
             }
             for (no, machine) in inner.machines() {
                 if let Err(e) = raft.add_group(no, machine).await {

@@ -25,10 +25,19 @@ const SLOT_COMMITTED: u8 = 2;
 const SLOT_PURGED: u8 = 3;
 /// The snapshot that is about to be installed.
 const SLOT_INSTALL: u8 = 4;
+/// This log is in use, although no group may have anything in it yet.
+const SLOT_USED: u8 = 5;
 
 /// Whether a group's stored log holds a vote, that is: whether this node may have made a promise before a restart.
 pub fn has_vote(log: &GroupLog) -> bool {
     log.meta.contains_key(&SLOT_VOTE)
+}
+
+/// From now on the log is not an empty one any more.
+pub async fn mark_used(writer: &LogWriter) -> io::Result<()> {
+    let (tx, rx) = oneshot::channel();
+    writer.submit(0, vec![Rec::Meta { group: 0, slot: SLOT_USED, body: Vec::new() }], Done::Reply(tx))?;
+    rx.await.map_err(|_| stopped())?
 }
 
 /// A group's mark, from its last index and its small values.

@@ -16,7 +16,7 @@ use crate::api::{ForwardHandler, GroupNo, NodeId, PeerError, RaftConfig, StartEr
 use crate::checkpoint::{self, Cuts, Failure};
 use crate::group::GroupHandle;
 use crate::marks::Marks;
-use crate::log::{GroupStore, has_vote};
+use crate::log::{GroupStore, has_vote, mark_used};
 use crate::net::{self, Factory};
 use crate::peer::{self, Handler, Own, Peers};
 use crate::policy;
@@ -212,6 +212,12 @@ impl RaftNode {
         lock(&self.shared.hosts).get(&no).cloned()
     }
 
+    /// Notes durably that this log takes part from now on. A start that finds the note knows that every promise of this node is in the log, even if
+    /// there is none; one that does not find it has an empty folder, and cannot know what a lost log had promised.
+    pub async fn mark_used(&self) -> std::io::Result<()> {
+        mark_used(&self.shared.writer).await
+    }
+
     /// Starts one more group, with its log and snapshot if this node has them. Does nothing if it runs.
     pub async fn add_group(&self, no: GroupNo, machine: Box<dyn StateMachine>) -> Result<(), StartError> {
         let s = &self.shared;
@@ -277,8 +283,11 @@ impl RaftNode {
     pub async fn shutdown(&self) {
         let s = &self.shared;
         s.closing.store(true, Ordering::SeqCst);
-        if let Some(listener) = lock(&s.listener).take() {
+        let listener = lock(&s.listener).take();
+        if let Some(listener) = listener {
             listener.abort();
+            // The port is free when this returns. An error says that it was aborted.
+            let _ = listener.await;
         }
         let _adding = s.adding.lock().await;
         let groups = std::mem::take(&mut *lock(&s.groups));
