@@ -1,12 +1,11 @@
 //! The same groups under criterion, for comparing two states of the code: `cargo bench -p baton-bench`.
 
-use baton_bench::{Event, SIZES, Subscriptions, group};
-use baton_coordinator::assign::SERVER;
+use baton_bench::{Event, SIZES, Subscriptions, assignors, group};
 use criterion::{Criterion, criterion_group, criterion_main};
 use std::{hint::black_box, time::Duration};
 
-fn assignors(c: &mut Criterion) {
-    for assignor in SERVER {
+fn all(c: &mut Criterion) {
+    for assignor in assignors() {
         for size in SIZES {
             for subscriptions in Subscriptions::ALL {
                 for event in Event::ALL {
@@ -21,6 +20,6 @@ fn assignors(c: &mut Criterion) {
 criterion_group! {
     name = benches;
     config = Criterion::default().sample_size(10).warm_up_time(Duration::from_millis(300)).measurement_time(Duration::from_secs(1));
-    targets = assignors
+    targets = all
 }
 criterion_main!(benches);

@@ -5,7 +5,8 @@ pub mod http;
 pub mod memory;
 
 use baton_coordinator::assign::{
-    Assignor,
+    Assignor, EXTENDED, SERVER,
+    preferences::{Loads, Zones},
     spec::{NOBODY, Spec},
 };
 use std::fmt;
@@ -89,8 +90,15 @@ fn spec(size: Size, subscriptions: Subscriptions, members: u32) -> Spec {
         Subscriptions::RandomTenth => (random(size.topics, members, 10), (0..members).collect()),
         Subscriptions::RandomHalf => (random(size.topics, members, 2), (0..members).collect()),
     };
-    Spec::new(&counts, distinct, of_member).expect("numbers of one group")
+    let partitions = size.topics * size.partitions;
+    // Three zones, replicas in two of them; weights of 1 to 7 and capacities of 1 to 3. Kafka's assignors look at none of this.
+    let zones = Zones { of_member: (0..members).map(|m| m % 3).collect(), sets: vec![vec![0, 1], vec![1, 2], vec![0, 2]], set_of: (0..partitions).map(|p| p % 3).collect() };
+    let loads = Loads { weights: (0..partitions).map(|p| p % 7 + 1).collect(), capacities: (0..members).map(|m| m % 3 + 1).collect(), moves_max: usize::MAX };
+    Spec::new(&counts, distinct, of_member).and_then(|s| s.with_zones(zones)).and_then(|s| s.with_loads(loads)).expect("numbers of one group")
 }
+
+/// All assignors of the coordinator.
+pub fn assignors() -> impl Iterator<Item = &'static dyn Assignor> { SERVER.into_iter().chain(EXTENDED) }
 
 /// Each member takes each topic with a chance of one in `one_in`.
 fn random(topics: u32, members: u32, one_in: u64) -> Vec<Vec<u32>> {

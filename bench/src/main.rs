@@ -1,8 +1,7 @@
 //! `cargo run --release -p baton-bench [-- RUNS]`: a table of every assignor, size, subscription and event: least and median time of so many runs, and the
 //! most memory that one run needed beyond its input.
 
-use baton_bench::{Event, SIZES, Subscriptions, group, memory};
-use baton_coordinator::assign::SERVER;
+use baton_bench::{Event, SIZES, Subscriptions, assignors, group, memory};
 use std::{hint::black_box, time::Instant};
 
 #[global_allocator]
@@ -18,7 +17,7 @@ fn main() {
         }
     };
     println!("| assignor | members × topics × partitions | subscriptions | event | least ms | median ms | memory MiB |\n| --- | --- | --- | --- | --- | --- | --- |");
-    for assignor in SERVER {
+    for assignor in assignors() {
         for size in SIZES {
             for subscriptions in Subscriptions::ALL {
                 for event in Event::ALL {

@@ -84,7 +84,7 @@ fn moves(input: &Input, after: &Assignment) -> usize {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, max_global_rejects: 100_000, ..ProptestConfig::default() })]
 
     #[test]
     fn every_assignor_is_valid_whatever_the_target_before(input in disturbed(), moves_max in prop::option::of(0..5usize)) {

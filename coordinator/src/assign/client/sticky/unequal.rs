@@ -5,7 +5,22 @@ use super::{super::racks::Racks, super::subscribers, claims::Claims, movements::
 use crate::assign::spec::{NOBODY, Owners, Spec};
 use std::collections::BTreeSet;
 
+/// Who may get a partition back that it had in an older generation.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum GoesBackTo {
+    /// As in Kafka: also one that does not subscribe any more. Mostly the partition moves on from there.
+    Anybody,
+    Subscribers,
+}
+
+/// Agrees with Kafka wherever Kafka's result is valid; where it leaves a partition with a member that does not subscribe, ours does not.
 pub(super) fn assign(spec: &Spec, racks: &Racks, claims: &Claims) -> Owners {
+    let owners = balanced(spec, racks, claims, GoesBackTo::Anybody);
+    let valid = (0..spec.topics() as u32).all(|t| owners.0[spec.of_topic(t)].iter().all(|o| *o == NOBODY || spec.subscribes(*o, t)));
+    if valid { owners } else { balanced(spec, racks, claims, GoesBackTo::Subscribers) }
+}
+
+fn balanced(spec: &Spec, racks: &Racks, claims: &Claims, goes_back_to: GoesBackTo) -> Owners {
     let subscribers = subscribers(spec);
     let topics: Vec<u32> = (0..spec.topics() as u32).filter(|t| !subscribers[*t as usize].is_empty()).collect();
     let racks_matter = racks.matter(0..spec.members() as u32, topics.iter().flat_map(|t| spec.of_topic(*t)));
@@ -23,6 +38,7 @@ pub(super) fn assign(spec: &Spec, racks: &Racks, claims: &Claims) -> Owners {
         by_load: BTreeSet::new(),
         movements: Movements::default(),
         claims,
+        goes_back_to,
         suspect: 0,
     };
     balancer.run(racks, racks_matter);
@@ -42,6 +58,7 @@ struct Balancer<'a> {
     by_load: BTreeSet<(usize, u32)>,
     movements: Movements,
     claims: &'a Claims,
+    goes_back_to: GoesBackTo,
     /// Where in `topics` the last uneven topic was found.
     suspect: usize,
 }
@@ -151,7 +168,8 @@ impl Balancer<'_> {
         let load = self.sizes[self.owners[p] as usize];
         let lighter = |m: u32| load > self.sizes[m as usize] + 1;
         if let Some(&old) = self.claims.stale.get(&p)
-            && self.spec.subscribes(old, topic)
+            && (self.goes_back_to == GoesBackTo::Anybody || self.spec.subscribes(old, topic))
+            && self.by_load.contains(&(self.sizes[old as usize], old))
             && lighter(old)
         {
             return Some(old);
