@@ -5,7 +5,7 @@
 use baton_chaos_tests::cluster::{self, Outcome};
 use std::collections::BTreeSet;
 
-fn seeds() -> u64 { std::env::var("BATON_SEEDS").ok().and_then(|n| n.parse().ok()).unwrap_or(12) }
+fn seeds() -> u64 { std::env::var("BATON_SEEDS").ok().and_then(|n| n.parse().ok()).unwrap_or(16) }
 fn first_seed() -> u64 { std::env::var("BATON_FIRST").ok().and_then(|n| n.parse().ok()).unwrap_or(0) }
 
 /// A failing story is told to the end.
@@ -46,4 +46,20 @@ fn one_seed_is_one_story() {
         digests.insert(a.digest);
     }
     assert_eq!(digests.len(), 3, "different seeds gave the same story");
+}
+
+/// The canary: if this passes through, the judges have gone blind.
+#[test]
+fn the_canary_is_caught() {
+    let found = (0..5).find_map(|seed| cluster::run(seed, 2).broken);
+    assert!(found.as_ref().is_some_and(|(_, why)| ["one-owner", "one-believer"].contains(&why.invariant)), "{found:?}");
+}
+
+#[test]
+fn every_seeded_bug_is_caught() {
+    for bug in &cluster::BUGS {
+        let found = (0..40).find_map(|seed| cluster::run(seed, bug.number).broken);
+        assert!(found.as_ref().is_some_and(|(_, why)| bug.caught_by.contains(&why.invariant)), "bug {} ({}): {found:?}", bug.number, bug.what);
+        println!("bug {}: {:?}", bug.number, found.map(|(_, why)| why.invariant));
+    }
 }

@@ -121,12 +121,12 @@ impl AsyncRuntime for SimRuntime {
         madsim::runtime::Runtime::new().block_on(future)
     }
     /// Inline: the simulation has no threads.
-    fn spawn_blocking<F, T>(f: F) -> impl Future<Output = Result<T, io::Error>> + Send
+    async fn spawn_blocking<F, T>(f: F) -> Result<T, io::Error>
     where
         F: FnOnce() -> T + Send + 'static,
         T: Send + 'static,
     {
-        async move { Ok(f()) }
+        Ok(f())
     }
 }
 

@@ -28,6 +28,7 @@ fn main() -> Result<()> {
         ["verify"] => verify(),
         ["fix"] => cargo(&["clippy", "--workspace", "--all-targets", "--fix", "--allow-dirty"]),
         ["layers"] => layers(),
+        ["sim", "cluster", rest @ ..] => simulated(&[&["run", "--quiet", "-p", "baton-chaos-tests", "--bin", "cluster-sim", "--"], rest].concat()),
         ["sim", rest @ ..] => cargo(&[&["run", "--quiet", "-p", "baton-core-sim", "--"], rest].concat()),
         ["chaos", rest @ ..] => {
             cargo(&["build", "-p", "baton-server", "-p", "baton-chaos-tests", "--bins"])?;
@@ -35,7 +36,7 @@ fn main() -> Result<()> {
         }
         ["model", rest @ ..] => cargo(&[&["run", "--quiet", "--release", "-p", "baton-model", "--"], rest].concat()),
         ["golden", rest @ ..] => cargo(&[&["run", "--quiet", "-p", "baton-conformance", "--"], rest].concat()),
-        _ => bail!("usage: cargo xtask verify | fix | layers | golden [--dir DIR] | model [--states N] [--seconds S] [--bug N] | chaos --kills N | sim (run --seeds A..B | replay SEED [--bug N] | mutants)"),
+        _ => bail!("usage: cargo xtask verify | fix | layers | golden [--dir DIR] | model [--states N] [--seconds S] [--bug N] | chaos --kills N | sim [cluster] (run --seeds A..B | replay SEED [--bug N] | mutants)"),
     }
 }
 
@@ -44,6 +45,7 @@ fn verify() -> Result<()> {
     layers()?;
     cargo(&["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"])?;
     simulated(&["test", "-p", "baton-raft", "--test", "simulated"])?;
+    simulated(&["test", "-p", "baton-chaos-tests", "--test", "cluster"])?;
     cargo(&["build", "-p", "baton-server", "-p", "baton-chaos-tests", "--bins"])?;
     // One test process at a time, and the processes' own run by itself: it counts on its machine.
     cargo(&["test", "--workspace", "--exclude", "baton-chaos-tests"])?;
@@ -54,8 +56,9 @@ fn verify() -> Result<()> {
 fn simulated(args: &[&str]) -> Result<()> {
     println!("> RUSTFLAGS='--cfg madsim' cargo {}", args.join(" "));
     let status = Command::new(env::var("CARGO").unwrap_or_else(|_| "cargo".into()))
-        .args(args)
-        .args(["--target-dir", "target/sim"])
+        .arg(args[0])
+        .args(["--profile", "sim", "--target-dir", "target/sim"])
+        .args(&args[1..])
         .env("RUSTFLAGS", "--cfg madsim")
         .status()
         .context("cargo could not be started")?;

@@ -15,6 +15,8 @@ pub struct Judge {
     epochs: BTreeMap<(u16, GroupId), (u64, Epoch, Epoch)>,
     /// (shard, term) → the node that leads it.
     leaders: BTreeMap<(u16, u64), u64>,
+    /// What is worth a line in the story.
+    pub news: Vec<String>,
     sinks: BTreeMap<String, u64>,
     sent: BTreeMap<String, i64>,
     acked: BTreeMap<String, i64>,
@@ -54,16 +56,16 @@ impl Judge {
 
     /// A node says that it leads.
     pub fn leads(&mut self, node: u64, shard: u16, term: u64) -> Verdict {
+        if !self.leaders.contains_key(&(shard, term)) { self.news.push(format!("node {node} leads shard {shard} in term {term}")); }
         let first = *self.leaders.entry((shard, term)).or_insert(node);
         if first == node { Ok(()) } else { broken("one-leader", format!("shard {shard}: nodes {first} and {node} both lead term {term}")) }
     }
-    /// A node holds the lease of a term now: nobody may lead a later one.
-    pub fn leased(&mut self, node: u64, shard: u16, term: u64) -> Verdict {
+    /// The latest term that has been led.
+    pub fn newest_term(&self, shard: u16) -> u64 { self.leaders.range((shard, 0)..=(shard, u64::MAX)).next_back().map_or(0, |((_, t), _)| *t) }
+    /// A node that was asked when `newest` was led already says that it holds the lease of `term`.
+    pub fn leased(&mut self, node: u64, shard: u16, term: u64, newest: u64) -> Verdict {
         self.leads(node, shard, term)?;
-        match self.leaders.range((shard, term + 1)..=(shard, u64::MAX)).next() {
-            Some(((_, later), other)) => broken("lease", format!("shard {shard}: node {node} holds the lease of term {term} while node {other} leads term {later}")),
-            None => Ok(()),
-        }
+        if term < newest { broken("lease", format!("shard {shard}: node {node} holds the lease of term {term} after another began to lead term {newest}")) } else { Ok(()) }
     }
 
     /// A write under a guard that said yes.

@@ -152,7 +152,7 @@ async fn work(world: Arc<World>, name: String, g: u64, leave: Arc<AtomicBool>) {
         let place = format!("{}/{}", group(g), guard.partition());
         if fetched.insert(place.clone(), guard.token()) != Some(guard.token()) {
             fetch(&world, &name, &member, guard, &place).await;
-        } else if thread_rng().gen_bool(0.4) {
+        } else if thread_rng().gen_range(0..100) < world.plan.commit_pct {
             commit(&world, &name, &member, guard, &place).await;
         }
     }

@@ -19,6 +19,8 @@ pub enum Act {
     PauseLeader { shard: u64, ms: Ms },
     /// A shard's leader hears no other node and is heard by none, while its callers reach it.
     CutLeader { shard: u64, ms: Ms },
+    /// The net falls into two parts: the leader with half of the members, the other nodes with the other half.
+    Split { shard: u64, odd: bool, ms: Ms },
     /// One direction only.
     CutOneWay { from: u64, to: u64, ms: Ms },
     /// Cut, heal, cut, heal.
@@ -40,6 +42,14 @@ pub enum Act {
 }
 
 impl Act {
+    /// How long its effect may last.
+    fn lasts(&self) -> Ms {
+        match self {
+            Act::CutLeader { ms, .. } | Act::Split { ms, .. } | Act::CutMember { ms, .. } => *ms,
+            Act::KillAll { down } => down + 2_000,
+            _ => 4_000,
+        }
+    }
     /// The name under which it is counted.
     pub fn kind(&self) -> &'static str {
         match self {
@@ -50,6 +60,7 @@ impl Act {
             Act::PauseNode { .. } => "node paused",
             Act::PauseLeader { .. } => "leader paused",
             Act::CutLeader { .. } => "leader alone cut off",
+            Act::Split { .. } => "network split",
             Act::CutOneWay { .. } => "link cut one way",
             Act::Flap { .. } => "link flaps",
             Act::Bounce { .. } => "follower bounced under a lease",
@@ -83,6 +94,8 @@ pub struct Plan {
     pub slow_ms: Ms,
     pub slow_pct: u64,
     pub long_poll_ms: Ms,
+    /// How often in a hundred rounds a worker commits. 0: quiet groups, whose heartbeats never wait for a batch.
+    pub commit_pct: u64,
     pub snapshot_every: u64,
     pub guard_ms: Ms,
     /// In order of time.
@@ -93,6 +106,9 @@ pub struct Plan {
 
 /// The cluster and its first members come up before the first act.
 const BEGIN: Ms = 6_000;
+const KINDS: u64 = 23;
+/// The kinds that stories are aimed at: all nodes killed, a leader cut off alone, a follower bounced, a member that hears nothing, a split.
+const AIMED: [u64; 5] = [2, 6, 9, 17, 21];
 
 impl Plan {
     /// Draws the story of a seed.
@@ -100,10 +116,15 @@ impl Plan {
         let mut r = Rng(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ 0xc1u64);
         let mut plan = Plan {
             shards: r.range(1, 3) as u16, groups: r.range(1, 2), members: r.range(2, 5), partitions: r.range(2, 7) as i32, session_ms: *r.pick(&[3_000, 4_000, 6_000]).unwrap_or(&4_000),
-            slow_ms: *r.pick(&[20, 300, 2_000]).unwrap_or(&20), slow_pct: r.below(50), long_poll_ms: *r.pick(&[0, 0, 700]).unwrap_or(&0), snapshot_every: r.range(20, 400),
+            slow_ms: *r.pick(&[20, 300, 2_000]).unwrap_or(&20), slow_pct: r.below(50), long_poll_ms: *r.pick(&[0, 0, 700]).unwrap_or(&0), commit_pct: *r.pick(&[0, 3, 40]).unwrap_or(&40),
+            snapshot_every: r.range(20, 400),
             guard_ms: 660, acts: Vec::new(), calm_at: BEGIN + r.range(15_000, 35_000),
         };
-        let kinds: Vec<u64> = (0..22).filter(|_| r.pct(40)).collect();
+        if r.pct(35) {
+            plan.aim(&mut r);
+            return plan;
+        }
+        let kinds: Vec<u64> = (0..KINDS).filter(|_| r.pct(40)).collect();
         let mut at = BEGIN;
         while at < plan.calm_at {
             if let Some(kind) = r.pick(&kinds).copied() {
@@ -113,6 +134,25 @@ impl Plan {
             at += r.range(50, 3_000);
         }
         plan
+    }
+
+    /// One thing at a time, undisturbed by others, while members come and go: what a random mix nearly never leaves in peace for long enough.
+    fn aim(&mut self, r: &mut Rng) {
+        let kind = *r.pick(&AIMED).unwrap_or(&AIMED[0]);
+        let mut at = BEGIN;
+        for _ in 0..r.range(2, 4) {
+            let act = self.act(kind, r);
+            let lasts = act.lasts();
+            self.acts.push((at, act));
+            for _ in 0..r.range(1, 4) {
+                let kind = *r.pick(&[14, 14, 15, 16, 19]).unwrap_or(&14);
+                let (when, act) = (at + r.below(lasts), self.act(kind, r));
+                self.acts.push((when, act));
+            }
+            at += lasts + r.range(500, 4_000);
+        }
+        self.acts.sort_by_key(|(at, _)| *at);
+        self.calm_at = at;
     }
 
     fn act(&self, kind: u64, r: &mut Rng) -> Act {
@@ -141,6 +181,7 @@ impl Plan {
             18 => Act::PauseMember { member: any, ms: long },
             19 => Act::GrowTopic { group: any },
             20 => Act::RemoveMember { member: any },
+            21 => Act::Split { shard: any, odd: r.pct(50), ms: long * 2 },
             _ => Act::Session { group: any, ms: *r.pick(&[3_000, 4_000, 6_000]).unwrap_or(&3_000) },
         }
     }

@@ -88,6 +88,8 @@ async fn watch(world: Arc<World>) {
     loop {
         sleep(Duration::from_millis(thread_rng().gen_range(3..20))).await;
         let verdict = look(&world);
+        let news = std::mem::take(&mut world.seen().judge.news);
+        news.into_iter().for_each(|line| world.event(line));
         world.verdict(verdict);
     }
 }
@@ -136,6 +138,21 @@ async fn carry_out(world: &Arc<World>, topics: &Topics, act: Act) {
             world.cut(n, false);
             pause(ms).await;
             world.cut(n, true);
+        },
+        Act::Split { shard: s, odd, ms } => if let Some(n) = world.leader(shard(world, s)) {
+            let net = NetSim::current();
+            let hosts: Vec<_> = living(world).iter().filter_map(|m| world.seen().processes.get(m).map(|p| p.host)).collect();
+            let across = |up: bool| for (i, h) in hosts.iter().enumerate() {
+                let with_leader = i.is_multiple_of(2) != odd;
+                for node in NODES.filter(|o| (*o == n) != with_leader).map(|o| world.host(o)) {
+                    if up { net.unclog_link(*h, node); net.unclog_link(node, *h) } else { net.clog_link(*h, node); net.clog_link(node, *h) }
+                }
+            };
+            world.cut(n, false);
+            across(false);
+            pause(ms).await;
+            world.cut(n, true);
+            across(true);
         },
         Act::CutOneWay { from, to, ms } => {
             world.one_way(from, to, false);
@@ -214,8 +231,10 @@ async fn bounce(world: &World, nodes: &[u64], down: Ms, gently: bool) {
     for n in nodes { if world.sim.is_exit(world.host(*n)) { world.restart(*n); } }
 }
 async fn hold(world: &World, node: u64, ms: Ms) {
+    world.event(format!("node {node} is paused"));
     world.sim.pause(world.host(node));
     pause(ms).await;
+    world.event(format!("node {node} goes on"));
     if !world.sim.is_exit(world.host(node)) { world.sim.resume(world.host(node)); }
 }
 fn usual_latency() { NetSim::current().update_config(|c| c.send_latency = Duration::from_millis(1)..Duration::from_millis(10)); }
@@ -239,6 +258,7 @@ async fn heal(world: &World) {
     let hosts: Vec<_> = world.seen().processes.values().filter(|p| p.lives()).map(|p| p.host).collect();
     for h in hosts {
         net.unclog_node(h);
+        for n in NODES.map(|n| world.host(n)) { net.unclog_link(h, n); net.unclog_link(n, h); }
         world.sim.resume(h);
     }
 }

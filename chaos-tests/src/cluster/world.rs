@@ -112,7 +112,8 @@ impl World {
 
     /// Power off: what was not synced survives in part. With `gently` only the process dies.
     pub fn kill(&self, id: u64, gently: bool) {
-        if self.seen().nodes.remove(&id).is_none() && self.sim.is_exit(self.host(id)) {
+        let died_starting = self.dying().contains(&id);
+        if self.seen().nodes.remove(&id).is_none() && self.sim.is_exit(self.host(id)) && !died_starting {
             return;
         }
         self.sim.kill(self.host(id));
@@ -181,8 +182,9 @@ async fn live(id: u64, world: Arc<World>) {
 async fn probe(id: u64, shard: u16, node: Node, world: Arc<World>) {
     loop {
         sleep(Duration::from_millis(thread_rng().gen_range(5..40))).await;
+        let newest = world.seen().judge.newest_term(shard);
         if let Some(term) = node.lease(shard).await {
-            let verdict = { let mut s = world.seen(); s.work.leases += 1; s.judge.leased(id, shard, term) };
+            let verdict = { let mut s = world.seen(); s.work.leases += 1; s.judge.leased(id, shard, term, newest) };
             world.verdict(verdict);
         }
     }
