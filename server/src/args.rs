@@ -1,6 +1,7 @@
-//! Command line and environment. A flag wins over `BATON_…` in the environment, which wins over the default.
+//! Command line, environment and configuration file. A flag wins over `BATON_…` in the environment, that over the file, that over the default.
 //! Knows nothing of what the options mean; `serve`, `dev` and `status` declare theirs and read them here.
 
+use crate::config;
 use anyhow::{Result, bail};
 use std::collections::BTreeMap;
 
@@ -39,12 +40,17 @@ impl Args {
             };
             if found.insert(opt.name, value).is_some() { bail!("--{name} is given twice"); }
         }
+        let file = match found.get("config").cloned().or_else(|| opts.iter().any(|o| o.name == "config").then(|| env(&env_name("config"))).flatten().filter(|v| !v.is_empty())) {
+            Some(path) => config::read(&path, opts)?,
+            None => BTreeMap::new(),
+        };
         for opt in opts {
             if found.contains_key(opt.name) { continue; }
             let from_env = env(&env_name(opt.name)).filter(|v| !v.is_empty());
             if let Some(v) = &from_env && opt.value.is_empty() && v != "true" && v != "false" { bail!("{}={v}: true or false", env_name(opt.name)); }
             match from_env {
                 Some(v) => { found.insert(opt.name, v); }
+                None if file.contains_key(opt.name) => { found.insert(opt.name, file[opt.name].clone()); }
                 None if !opt.default.is_empty() => { found.insert(opt.name, opt.default.to_string()); }
                 None => {}
             }

@@ -2,9 +2,11 @@
 //! This crate only wires: options, data folder, signals, logs. Every rule of the protocol lives below it.
 
 mod args;
+mod config;
 mod demo;
 mod dev;
 mod folder;
+mod group;
 mod http;
 mod serve;
 mod signals;
@@ -21,6 +23,8 @@ baton: a coordinator for consumer groups. Work is given to one worker at a time,
   baton dev       a cluster of three nodes on this machine, to try things out
   baton serve     one node of a cluster
   baton status    nodes, shards and groups of a running cluster
+  baton group repair   lift the quarantine of a group after a fault
+  baton config check   every mistake in a configuration file
   baton worker    a worker to watch: joins a group and says what it owns
   baton version
 
@@ -41,6 +45,10 @@ fn run(argv: &[String]) -> Result<ExitCode> {
         "serve" => with("serve", "one node of a cluster", serve::OPTIONS, rest, serve::run),
         "dev" => with("dev", "a cluster on this machine, to try things out; its nodes end with it", dev::OPTIONS, rest, dev::run),
         "status" => with("status", "nodes, shards and groups of a running cluster", status::OPTIONS, rest, status::run),
+        "group" if rest.first().map(String::as_str) == Some("repair") => with("group repair", "lifts the quarantine of a group", group::OPTIONS, &rest[1..], group::repair),
+        "group" => { eprintln!("baton group repair --group GROUP"); Ok(ExitCode::from(2)) }
+        "config" if rest.first().map(String::as_str) == Some("check") => with("config check", "names every mistake in a configuration file", config::OPTIONS, &rest[1..], config::check),
+        "config" => { eprintln!("baton config check --config FILE"); Ok(ExitCode::from(2)) }
         "worker" => with("worker", "joins a group and says what it owns; it does no work", worker::OPTIONS, rest, worker::run),
         "version" | "--version" | "-V" => { println!("baton {}", env!("CARGO_PKG_VERSION")); Ok(ExitCode::SUCCESS) }
         "help" | "--help" | "-h" => { print!("{USAGE}"); Ok(ExitCode::SUCCESS) }

@@ -6,6 +6,7 @@ use baton_node::{Node, NodeConfig};
 use baton_raft::RaftConfig;
 use baton_storage::{RealDisk, SledHome};
 use std::{
+    collections::BTreeMap,
     net::{SocketAddr, TcpListener, ToSocketAddrs},
     path::Path,
     process::ExitCode,
@@ -13,6 +14,7 @@ use std::{
 };
 
 pub static OPTIONS: &[Opt] = &[
+    Opt { name: "config", value: "FILE", default: "", help: "these options as a TOML file; flags and the environment win over it" },
     Opt { name: "node-id", value: "N", default: "", help: "this node's id, 1 and above; never given to another node or an empty folder again" },
     Opt { name: "data", value: "DIR", default: "", help: "this node's data folder, on a local disk" },
     Opt { name: "http", value: "HOST:PORT", default: "127.0.0.1:7600", help: "where workers and operators reach it" },
@@ -36,6 +38,27 @@ pub fn run(args: Args) -> Result<ExitCode> {
     let filter = tracing_subscriber::EnvFilter::try_new(std::env::var("BATON_LOG").unwrap_or_else(|_| "info,openraft=warn".into())).context("BATON_LOG")?;
     tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(false).with_env_filter(filter).init();
 
+    let Settings { id, peers, peer, http, advertise, secret, segment_bytes, shards } = settings(&args)?;
+    let dir = Path::new(args.need("data")?);
+    let folder = Folder::open(dir, id, segment_bytes)?;
+    let listener = TcpListener::bind(&http).map_err(|e| in_use("http", &http, e))?;
+    // Only a look, so that the message is clear; the node binds it itself once its guard time is over.
+    drop(TcpListener::bind(&peer).map_err(|e| in_use("peer", &peer, e))?);
+
+    let raft = RaftConfig { node: id, listen: peer.clone(), secret, ..RaftConfig::default() };
+    let (directory, segment_bytes) = (folder.node.directory_id()?, folder.node.wal_segment_bytes);
+    let config = NodeConfig { node: id, http_advertise: advertise, peers, shards, raft, directory, cluster: folder.node.cluster_id()?, segment_bytes, ..NodeConfig::default() };
+    tracing::info!(node = id, data = %dir.display(), directory = %folder.node.directory, http, peer, "starting");
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let result = runtime.block_on(serve(config, &folder, listener, stop));
+    runtime.shutdown_timeout(Duration::from_millis(500));
+    result
+}
+
+/// What the options say, checked.
+struct Settings { id: u64, peers: BTreeMap<u64, String>, peer: String, http: String, advertise: String, secret: Vec<u8>, segment_bytes: u64, shards: u16 }
+
+fn settings(args: &Args) -> Result<Settings> {
     let id = args.number("node-id", 1, u64::MAX)?;
     let peers = args::peers(args.need("peers")?)?;
     let peer = match (args.get("peer"), peers.get(&id)) {
@@ -68,20 +91,22 @@ pub fn run(args: Args) -> Result<ExitCode> {
         None if peers.values().all(|p| resolve("peers", p).is_ok_and(|a| a.iter().all(|a| a.ip().is_loopback()))) => LOOPBACK_SECRET.to_vec(),
         None => bail!("nodes on other machines need a --secret-file, the same on all"),
     };
-    let dir = Path::new(args.need("data")?);
-    let folder = Folder::open(dir, id, args.number("wal-segment-mib", 1, 1024)? << 20)?;
-    let listener = TcpListener::bind(http).map_err(|e| in_use("http", http, e))?;
-    // Only a look, so that the message is clear; the node binds it itself once its guard time is over.
-    drop(TcpListener::bind(&peer).map_err(|e| in_use("peer", &peer, e))?);
+    let segment_bytes = args.number("wal-segment-mib", 1, 1024)? << 20;
+    Ok(Settings { id, peers, peer, http: http.into(), advertise, secret, segment_bytes, shards: args.number("shards", 1, 256)? as u16 })
+}
 
-    let raft = RaftConfig { node: id, listen: peer.clone(), secret, ..RaftConfig::default() };
-    let (directory, segment_bytes) = (folder.node.directory_id()?, folder.node.wal_segment_bytes);
-    let config = NodeConfig { node: id, http_advertise: advertise, peers, shards: args.number("shards", 1, 256)? as u16, raft, directory, cluster: folder.node.cluster_id()?, segment_bytes, ..NodeConfig::default() };
-    tracing::info!(node = id, data = %dir.display(), directory = %folder.node.directory, http, peer, "starting");
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let result = runtime.block_on(serve(config, &folder, listener, stop));
-    runtime.shutdown_timeout(Duration::from_millis(500));
-    result
+/// Everything that is wrong with the options, as far as it can be seen without starting.
+pub fn mistakes(args: &Args) -> Vec<String> {
+    let mut wrong = Vec::new();
+    let mut note = |r: Result<()>| if let Err(e) = r { wrong.push(format!("{e:#}")) };
+    note(args.number("node-id", 1, u64::MAX).map(drop));
+    note(args.need("data").map(drop));
+    note(args.address("http").map(drop));
+    note(args.need("peers").and_then(args::peers).map(drop));
+    note(args.number("shards", 1, 256).map(drop));
+    note(args.number("wal-segment-mib", 1, 1024).map(drop));
+    if wrong.is_empty() && let Err(e) = settings(args) { wrong.push(format!("{e:#}")); }
+    wrong
 }
 
 async fn serve(config: NodeConfig, folder: &Folder, listener: TcpListener, stop: std::sync::mpsc::Receiver<&'static str>) -> Result<ExitCode> {

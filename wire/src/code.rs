@@ -53,7 +53,7 @@ codes! {
     FENCED_INSTANCE_ID 409 false "Another process has taken this instance's place", "Stop; start again only if the other one is gone.";
     STALE_MEMBER_EPOCH 409 false "The epoch is not the member's", "Heartbeat first.";
     NOT_QUARANTINED 409 false "The group is not quarantined", "Nothing is to be repaired.";
-    GROUP_QUARANTINED 503 true "The group is quarantined after a fault", "Run `baton group repair`.";
+    GROUP_QUARANTINED 503 true "The group is quarantined after a fault", "Run `baton group repair --group GROUP`, or POST /v1/groups/{group}/repair.";
     UNAVAILABLE 503 true "No leader answered in time", "Try again after retry_after_ms; the outcome of this request is not known.";
     NOT_READY 503 true "The node cannot serve yet", "Wait, or ask another node.";
     TOO_MANY_CONNECTIONS 503 true "The node has no connection to spare", "Keep connections open and reuse them, or ask another node.";
