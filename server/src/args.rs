@@ -40,7 +40,8 @@ impl Args {
             };
             if found.insert(opt.name, value).is_some() { bail!("--{name} is given twice"); }
         }
-        let file = match found.get("config").cloned().or_else(|| opts.iter().any(|o| o.name == "config").then(|| env(&env_name("config"))).flatten().filter(|v| !v.is_empty())) {
+        // Only a node is configured by a file; to `config check` the same word is what to look at.
+        let file = match found.get("config").cloned().or_else(|| env(&env_name("config")).filter(|v| !v.is_empty())).filter(|_| command == "serve") {
             Some(path) => config::read(&path, opts)?,
             None => BTreeMap::new(),
         };
