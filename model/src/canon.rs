@@ -156,7 +156,7 @@ impl World {
                 Number(s.joined_at.0), Plain(i64::from(s.subscribed.is_empty())),
             ]);
             names.set(out, s.assigned.iter().map(|(p, x)| (p, vec![Number(x.token.0), Number(x.granted_at.0)])));
-            names.set(out, s.pending.iter().map(|(p, x)| (p, vec![Number(x.token.0), Number(x.granted_at.0), Number(x.revoked_at.0)])));
+            names.set(out, s.pending.iter().map(|(p, x)| (p, vec![Number(x.grant.token.0), Number(x.grant.granted_at.0), Number(x.revoked_at.0)])));
         }
         names.set(out, g.target.get(&m.id).into_iter().flatten().map(|p| (p, Vec::new())));
         let held = g.holds.iter().filter(|(_, h)| h.member == m.id);

@@ -74,7 +74,7 @@ impl Member {
             }),
             Phase::Steady => Command::Heartbeat(Heartbeat { owned: self.settled().then(|| self.owned.keys().cloned().collect()), ..heartbeat }),
             Phase::Acknowledging | Phase::Leaving => {
-                Command::Leave(Leave { member: self.id.clone(), incarnation: self.process(), assignment_revision: AssignmentRevision(self.applied) })
+                Command::Leave(Leave { member: self.id.clone(), incarnation: self.process(), assignment_revision: AssignmentRevision(self.applied), is_static: false })
             }
         }
     }
