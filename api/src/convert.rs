@@ -84,7 +84,7 @@ pub fn commit_code(r: core::CommitRefusal) -> &'static str {
     match r {
         core::CommitRefusal::StaleToken => STALE_TOKEN,
         core::CommitRefusal::StaleCommit => STALE_COMMIT,
-        core::CommitRefusal::StaleMemberEpoch => STALE_MEMBER_EPOCH,
+        core::CommitRefusal::StaleMemberEpoch | core::CommitRefusal::IllegalGeneration => STALE_MEMBER_EPOCH,
         core::CommitRefusal::UnknownPartition => UNKNOWN_TOPIC_OR_PARTITION,
         core::CommitRefusal::MetadataTooLarge => OFFSET_METADATA_TOO_LARGE,
         core::CommitRefusal::InvalidOffset => INVALID_OFFSET,

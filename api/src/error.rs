@@ -43,7 +43,7 @@ fn group_problem(e: &G) -> Problem {
         G::UnsupportedAssignor { .. } => of(code::UNSUPPORTED_ASSIGNOR),
         G::Invalid { .. } => of(code::INVALID_FIELD),
         G::LimitReached { limit, .. } => of(code::LIMIT_REACHED).at_limit(limit).after(LIMIT_AGAIN_MS),
-        G::Classic { .. } => of(code::INCONSISTENT_GROUP_PROTOCOL),
+        G::Classic { .. } | G::NotConvertible { .. } => of(code::INCONSISTENT_GROUP_PROTOCOL),
         G::Quarantined { .. } => of(code::GROUP_QUARANTINED).after(LIMIT_AGAIN_MS),
         G::NotQuarantined => of(code::NOT_QUARANTINED),
         G::Loading { .. } | G::Unavailable { .. } => of(code::UNAVAILABLE).after(AGAIN_MS),

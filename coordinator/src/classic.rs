@@ -22,9 +22,9 @@ pub mod state;
 pub mod sync;
 
 pub use command::*;
-pub use record::ClassicRecord;
+pub use record::{ClassicRecord, ConvertedBack, ConvertedMember};
 pub use soft::{Due, Effect, Soft, Turn};
-pub use state::{Classic, ClassicMember, Opaque, Phase};
+pub use state::{Classic, ClassicMember, ClassicPart, Opaque, Phase};
 
 /// The settings of classic groups, with Kafka's names and defaults.
 #[derive(Clone, Debug, PartialEq)]
@@ -39,9 +39,37 @@ pub struct Config {
     pub session_timeout_max_ms: u64,
     /// How long a member may wait for the answer to its first join: it cannot heartbeat meanwhile, and a client that gave up comes back under another id.
     pub first_join_timeout_ms: u64,
+    /// `group.consumer.migration.policy`.
+    pub migration: Migration,
+}
+/// Which groups with members may be converted. Empty ones always are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Migration {
+    Bidirectional,
+    /// Classic to consumer only.
+    Upgrade,
+    /// Consumer to classic only.
+    Downgrade,
+    Disabled,
+}
+impl Migration {
+    pub fn upgrades(self) -> bool { matches!(self, Self::Bidirectional | Self::Upgrade) }
+    pub fn downgrades(self) -> bool { matches!(self, Self::Bidirectional | Self::Downgrade) }
+}
+impl std::str::FromStr for Migration {
+    type Err = String;
+    fn from_str(s: &str) -> Result<Self, String> {
+        match s.to_ascii_lowercase().as_str() {
+            "bidirectional" => Ok(Self::Bidirectional),
+            "upgrade" => Ok(Self::Upgrade),
+            "downgrade" => Ok(Self::Downgrade),
+            "disabled" => Ok(Self::Disabled),
+            _ => Err(format!("{s:?} is no migration policy: use bidirectional, upgrade, downgrade or disabled")),
+        }
+    }
 }
 impl Default for Config {
     fn default() -> Self {
-        Self { initial_rebalance_delay_ms: 3_000, members_max: 100_000, session_timeout_min_ms: 6_000, session_timeout_max_ms: 1_800_000, first_join_timeout_ms: 300_000 }
+        Self { initial_rebalance_delay_ms: 3_000, members_max: 100_000, session_timeout_min_ms: 6_000, session_timeout_max_ms: 1_800_000, first_join_timeout_ms: 300_000, migration: Migration::Bidirectional }
     }
 }

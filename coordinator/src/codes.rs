@@ -22,6 +22,7 @@ codes! {
     OFFSET_METADATA_TOO_LARGE 12
     COORDINATOR_LOAD_IN_PROGRESS 14
     COORDINATOR_NOT_AVAILABLE 15
+    ILLEGAL_GENERATION 22
     UNKNOWN_MEMBER_ID 25
     UNSUPPORTED_VERSION 35
     INVALID_REQUEST 42
@@ -42,7 +43,7 @@ impl GroupError {
     pub fn kafka(&self) -> KafkaCode {
         match self {
             GroupError::Classic { code, .. } => KafkaCode { code: code.number(), name: code.name() },
-            GroupError::UnknownGroup { .. } => GROUP_ID_NOT_FOUND,
+            GroupError::UnknownGroup { .. } | GroupError::NotConvertible { .. } => GROUP_ID_NOT_FOUND,
             GroupError::UnknownMember { .. } => UNKNOWN_MEMBER_ID,
             // The last two speak of incarnations, which only HTTP members have.
             GroupError::FencedMemberEpoch { .. } | GroupError::FencedIncarnation | GroupError::FencedRemoved { .. } => FENCED_MEMBER_EPOCH,
@@ -66,6 +67,7 @@ impl CommitRefusal {
     pub fn kafka(self) -> KafkaCode {
         match self {
             CommitRefusal::StaleToken | CommitRefusal::StaleCommit | CommitRefusal::StaleMemberEpoch => STALE_MEMBER_EPOCH,
+            CommitRefusal::IllegalGeneration => ILLEGAL_GENERATION,
             CommitRefusal::UnknownPartition => UNKNOWN_TOPIC_OR_PARTITION,
             CommitRefusal::MetadataTooLarge => OFFSET_METADATA_TOO_LARGE,
             CommitRefusal::InvalidOffset => INVALID_REQUEST,

@@ -213,6 +213,8 @@ pub enum CommitRefusal {
     InvalidOffset,
     #[error("the partition is not the member's at this epoch")]
     StaleMemberEpoch,
+    #[error("the partition is not the classic member's in this generation")]
+    IllegalGeneration,
 }
 
 /// The whole picture that a member needs.
@@ -353,6 +355,8 @@ pub enum GroupError {
     /// A refusal of the classic protocol. `member` is the id that the answer names, if any.
     #[error("{code}")]
     Classic { code: ClassicCode, member: Option<MemberId> },
+    #[error("group {group} cannot be converted: {reason}")]
+    NotConvertible { group: GroupId, reason: String },
     #[error("the group is quarantined: {reason}; run `baton group repair`")]
     Quarantined { reason: String },
     #[error("the group is not quarantined: there is nothing to repair")]

@@ -2,11 +2,14 @@
 //! Heartbeats are in `decide/heartbeat.rs`; here is the rest of a group's life.
 
 mod consumer;
+mod convert;
 mod heartbeat;
+mod mixed;
 pub(crate) mod offsets;
 mod subscription;
 mod view;
 
+pub use mixed::CONSUMER;
 pub use offsets::commit_without_token;
 pub use view::{group_view, heartbeat_view};
 
@@ -52,8 +55,8 @@ pub fn request(draft: &mut Draft, group: &GroupId, command: &Command) -> Result<
         Command::DeleteGroup { force } => delete(draft, group, *force),
         Command::Repair => repair(draft, group),
         Command::Describe => Ok(Response::Group(Box::new(group_view(group, existing(draft, group)?, draft.context)))),
-        // Carried out by the shard, which knows who waits.
-        Command::Classic(_) => Err(GroupError::Unavailable { reason: "a request of the classic protocol is taken by the group's shard".into() }),
+        // Of a member of a consumer group: in a classic one the shard itself takes turns, since it knows who waits.
+        Command::Classic(c) => mixed::request(draft, group, c),
         Command::History { .. } => existing(draft, group).map(|g| Response::HistoryAt { first: g.history.first, next: g.history.next }),
     }
 }
@@ -83,6 +86,7 @@ pub fn timer(draft: &mut Draft, group: &GroupId, command: &TimerCommand) {
         TimerCommand::ReleaseHold { partition, token } => {
             if g.holds.get(partition).is_some_and(|h| h.token == *token) {
                 release_holds(draft, vec![(partition.clone(), *token)], "one full session has passed since the removal");
+                convert::downgrade(draft, Some("the last partition that was held for a consumer member is free"));
             }
         }
         TimerCommand::LowerSession { member, told_ms } => {
@@ -90,8 +94,7 @@ pub fn timer(draft: &mut Draft, group: &GroupId, command: &TimerCommand) {
                 draft.put(Record::Session { member: member.clone(), told_ms: *told_ms, promised_ms: *told_ms });
             }
         }
-        // Classic groups take turns of their own (`shard/classic.rs`).
-        TimerCommand::Classic(_) => {}
+        TimerCommand::Classic(due) => mixed::timed_out(draft, due),
         TimerCommand::Refresh => {
             let looked_at = subscription::LookedAt::of(draft);
             refresh_metadata(draft, group, Bump::IfChanged);
@@ -100,18 +103,6 @@ pub fn timer(draft: &mut Draft, group: &GroupId, command: &TimerCommand) {
         }
         TimerCommand::Sweep => offsets::sweep(draft, group),
     }
-}
-
-/// A classic group that nobody is in becomes a consumer group with its first member.
-fn leave_classic(draft: &mut Draft, epoch: Epoch) -> Result<(), GroupError> {
-    let Some(c) = draft.group().and_then(|g| g.classic.as_deref()) else { return Ok(()) };
-    if !c.members.is_empty() {
-        return Err(GroupError::Classic { code: classic::ClassicCode::InconsistentGroupProtocol, member: None });
-    }
-    if epoch == 0 {
-        draft.put(Record::Classic(Box::new(classic::ClassicRecord::Closed)));
-    }
-    Ok(())
 }
 
 /// The group, or the error that names it.
@@ -182,9 +173,12 @@ fn remove(draft: &mut Draft, group: &GroupId, member: &MemberId) -> Result<Respo
 
 /// Removes a member and says why. The next target is computed at once if somebody waits to hear of it, else at the next heartbeat.
 fn take_out(draft: &mut Draft, member: &MemberId, freed: Vec<Partition>, held: Vec<Partition>, fence: bool, kind: &str, cause: String) {
-    let regex = draft.group().and_then(|g| g.members.get(member)).and_then(|m| m.regex.clone());
+    let (regex, consumer) = draft.group().and_then(|g| g.members.get(member)).map_or((None, false), |m| (m.regex.clone(), m.classic.is_none()));
     draft.put(Record::Removed { member: member.clone(), freed, held, fence });
     subscription::forget_regex(draft, regex.as_ref());
+    if consumer && convert::downgrade(draft, Some(&cause)) {
+        return;
+    }
     draft.bump(kind, cause, Some(member));
     if draft.group().is_some_and(Group::has_conforming) {
         retarget(draft);

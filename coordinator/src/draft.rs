@@ -46,6 +46,8 @@ pub struct Draft<'a> {
     pub assignor_failed: bool,
     /// Regular expressions to be resolved beside the shard.
     pub resolve: Option<BTreeSet<String>>,
+    /// Timers of classic members that the decision starts or ends, also if it is a refusal.
+    pub effects: Vec<crate::classic::Effect>,
     /// A record that did not fit the draft: our bug; the batch is refused.
     violation: Option<Violation>,
 }
@@ -53,7 +55,7 @@ pub struct Draft<'a> {
 impl<'a> Draft<'a> {
     /// A draft of `group`; tokens are drawn above `last_token` and above the wall clock.
     pub fn of(group: Option<Arc<Group>>, last_token: u64, context: &'a Context<'a>) -> Self {
-        Self { context, slot: group, records: Vec::new(), last_token, compute: false, assignor_failed: false, resolve: None, violation: None }
+        Self { context, slot: group, records: Vec::new(), last_token, compute: false, assignor_failed: false, resolve: None, effects: Vec::new(), violation: None }
     }
     /// Whether this node's image is older than what the group has seen: it decides nothing then that needs metadata (`safety.md` 23).
     pub fn image_is_behind(&self) -> bool { self.group().is_some_and(|g| self.context.metadata.revision < g.metadata_revision) }

@@ -243,7 +243,7 @@ pub fn record(slot: &mut Option<Arc<Group>>, r: &Record, last_token: &mut u64) -
             }
             Ok(())
         }
-        Record::Classic(r) => classic::record::replay(g, r),
+        Record::Classic(r) => classic::record::replay(g, r, last_token),
         Record::Quarantined { reason } => {
             g.quarantined = Some(reason.clone());
             Ok(())
@@ -260,7 +260,7 @@ fn joined(g: &mut Group, j: &Joined, last_token: &mut u64) -> Result<(), Violati
     let mut m = Member {
         protocol: j.protocol, incarnation: j.incarnation, instance_id: j.instance_id.clone(), rack: None, rebalance_timeout_ms: 0, subscribed: Default::default(), regex: None,
         assignor: None, client: Default::default(), session_told_ms: j.session_told_ms, session_promised_ms: j.session_promised_ms, epoch: 0, previous_epoch: 0,
-        state: MemberState::Stable, assigned: Default::default(), pending: Default::default(), assignment_revision: j.joined_at, joined_at: j.joined_at,
+        state: MemberState::Stable, assigned: Default::default(), pending: Default::default(), assignment_revision: j.joined_at, joined_at: j.joined_at, classic: None,
     };
     wish_of(&mut m, &j.wish);
     if let Some(old) = old {
@@ -481,7 +481,7 @@ fn fence(g: &mut Group, member: &MemberId, incarnation: Incarnation) {
 }
 
 /// Tokens and assignment revisions are drawn from one counter that only grows.
-fn draw(token: u64, last: &mut u64) -> Result<(), Violation> {
+pub(crate) fn draw(token: u64, last: &mut u64) -> Result<(), Violation> {
     if token <= *last {
         return Err(Violation::TokenNotAbove { token, last: *last });
     }

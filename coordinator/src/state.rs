@@ -1,6 +1,6 @@
 //! What is replicated: the fold of the shard's log. Only `replay` changes it.
 
-use crate::{classic::{Classic, Phase}, command::*, config::GroupConfig, ids::*, metadata::TopicFacts};
+use crate::{classic::{Classic, ClassicPart, Phase}, command::*, config::GroupConfig, ids::*, metadata::TopicFacts};
 use serde::{Deserialize, Serialize};
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -158,6 +158,8 @@ pub struct Member {
     pub assignment_revision: AssignmentRevision,
     /// The revision of its last accepted join: a join with an older one is a retry.
     pub joined_at: AssignmentRevision,
+    /// Set while it speaks the classic protocol: its epoch is its generation then.
+    pub classic: Option<Box<ClassicPart>>,
 }
 /// What a Kafka client says of itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

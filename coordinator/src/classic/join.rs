@@ -46,7 +46,7 @@ fn closed_to(turn: &Turn, j: &Join) -> Option<ClassicCode> {
 }
 
 /// A group without members becomes a classic one, with generation 0.
-fn open(turn: &mut Turn) {
+pub fn open(turn: &mut Turn) {
     if turn.draft.group().is_none() {
         turn.draft.put(Record::Created);
         let config = turn.draft.context.metadata.config_of(turn.group);

@@ -1,7 +1,7 @@
 //! The decided facts of a classic group, and their replay: the only code that changes `Classic`. A violation undoes the batch.
 
 use super::state::*;
-use crate::{ids::*, replay::Violation, state::Group};
+use crate::{command::*, ids::*, metadata::TopicFacts, record::Wish, replay::{Violation, draw}, state::*};
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -22,12 +22,37 @@ pub enum ClassicRecord {
     Preparing,
     /// The join phase has ended, at this time of the shard: the members of now are this generation's.
     Generation { generation: i32, time_ms: u64, protocol: Option<String>, assigning_member: Option<MemberId> },
+    /// What a member of a consumer group says for the classic protocol; None: it speaks the consumer protocol from now on.
+    Speaks { member: MemberId, part: Option<ClassicPart> },
+    /// The group and its members go on as a consumer group, at the epoch of its generation; each member has what it was assigned last, as new grants.
+    Upgraded { revision: AssignmentRevision, members: Vec<ConvertedMember>, topics: BTreeMap<TopicName, TopicFacts>, metadata_revision: u64 },
+    /// The group and its members, all classic ones, go on as a classic group, in the generation of its epoch.
+    Downgraded(Box<ConvertedBack>),
     /// The assignment of this generation. Members that are not named have nothing.
     Assigned { generation: i32, assignments: BTreeMap<MemberId, Opaque> },
 }
 
+/// A member of a classic group, as the consumer protocol sees it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ConvertedMember {
+    pub member: MemberId,
+    pub instance_id: Option<InstanceId>,
+    pub wish: Wish,
+    pub part: ClassicPart,
+    /// With the id of its topic and a new token each.
+    pub assigned: Vec<(Partition, u128, FencingToken)>,
+}
+/// See [`ClassicRecord::Downgraded`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ConvertedBack {
+    pub members: BTreeMap<MemberId, ClassicMember>,
+    pub protocol: String,
+    pub assigning_member: MemberId,
+    pub time_ms: u64,
+}
+
 /// Applies one record.
-pub fn replay(g: &mut Group, r: &ClassicRecord) -> Result<(), Violation> {
+pub fn replay(g: &mut Group, r: &ClassicRecord, last_token: &mut u64) -> Result<(), Violation> {
     if let ClassicRecord::Opened { time_ms } = r {
         if !g.members.is_empty() || !g.holds.is_empty() || g.classic.is_some() {
             return Err(broken("a group with members, holds or a generation was opened as a classic one"));
@@ -43,9 +68,22 @@ pub fn replay(g: &mut Group, r: &ClassicRecord) -> Result<(), Violation> {
         begin_anew(g);
         return Ok(());
     }
+    match r {
+        ClassicRecord::Speaks { member, part } => {
+            let m = g.members.get_mut(member).filter(|m| !m.conforming()).ok_or_else(|| missing(member))?;
+            m.classic = part.clone().map(Box::new);
+            return Ok(());
+        }
+        ClassicRecord::Upgraded { revision, members, topics, metadata_revision } => {
+            (g.topics, g.target_topics, g.metadata_revision) = (topics.clone(), topics.clone(), *metadata_revision);
+            return upgraded(g, *revision, members, last_token);
+        }
+        ClassicRecord::Downgraded(back) => return downgraded(g, back),
+        _ => {}
+    }
     let c = g.classic.as_deref_mut().ok_or_else(|| broken("the group is not a classic one"))?;
     match r {
-        ClassicRecord::Opened { .. } | ClassicRecord::Closed => Ok(()), // done above
+        ClassicRecord::Opened { .. } | ClassicRecord::Closed | ClassicRecord::Speaks { .. } | ClassicRecord::Upgraded { .. } | ClassicRecord::Downgraded(_) => Ok(()), // done above
         ClassicRecord::Joined { member, protocol_type, said } => joined(c, member, protocol_type, said),
         ClassicRecord::Replaced { old, new } => {
             let m = c.members.remove(old).ok_or_else(|| missing(old))?;
@@ -106,6 +144,70 @@ pub fn replay(g: &mut Group, r: &ClassicRecord) -> Result<(), Violation> {
             Ok(())
         }
     }
+}
+
+fn upgraded(g: &mut Group, revision: AssignmentRevision, members: &[ConvertedMember], last_token: &mut u64) -> Result<(), Violation> {
+    let c = g.classic.take().ok_or_else(|| broken("a group that is no classic one was converted"))?;
+    if members.len() != c.members.len() || !members.iter().all(|m| c.members.contains_key(&m.member)) {
+        return Err(broken("a conversion names other members than the group has"));
+    }
+    draw(revision.0, last_token)?;
+    // Nobody is ever told epoch 0.
+    let epoch = c.generation.max(1);
+    (g.epoch, g.target_epoch) = (epoch, epoch);
+    g.target.clear();
+    for x in members {
+        let mut assigned = BTreeMap::new();
+        for (p, topic_id, token) in &x.assigned {
+            draw(token.0, last_token)?;
+            let owner = Owner { member: x.member.clone(), incarnation: Incarnation::default(), token: *token, state: OwnerState::Assigned };
+            if let Some(other) = g.owners.insert(p.clone(), owner) {
+                return Err(Violation::SecondOwner { partition: p.clone(), owner: other.member, member: x.member.clone() });
+            }
+            assigned.insert(p.clone(), Grant { token: *token, granted_at: revision, topic_id: *topic_id, epoch });
+        }
+        g.target.insert(x.member.clone(), assigned.keys().cloned().collect());
+        if let Some(i) = &x.instance_id {
+            g.instances.insert(i.clone(), x.member.clone());
+        }
+        let (w, session) = (x.wish.clone(), x.part.session_timeout_ms);
+        let m = Member {
+            protocol: Protocol::Consumer, incarnation: Incarnation::default(), instance_id: x.instance_id.clone(), rack: w.rack, rebalance_timeout_ms: w.rebalance_timeout_ms, subscribed: w.subscribed,
+            regex: None, assignor: None, client: w.client, session_told_ms: session, session_promised_ms: session, epoch, previous_epoch: epoch, state: MemberState::Stable, assigned,
+            pending: BTreeMap::new(), assignment_revision: revision, joined_at: revision, classic: Some(Box::new(x.part.clone())),
+        };
+        g.members.insert(x.member.clone(), m);
+    }
+    Ok(())
+}
+
+fn downgraded(g: &mut Group, back: &ConvertedBack) -> Result<(), Violation> {
+    if g.classic.is_some() || !g.holds.is_empty() || g.members.len() != back.members.len() || g.members.iter().any(|(id, m)| m.classic.is_none() || !back.members.contains_key(id)) {
+        return Err(broken("a group with holds or with consumer members was converted to a classic one"));
+    }
+    let mut c = Classic {
+        phase: Phase::Stable, empty_since_ms: back.time_ms, generation: g.epoch, protocol_type: Some(crate::decide::CONSUMER.into()), protocol: Some(back.protocol.clone()), ..Classic::default()
+    };
+    for (id, m) in &back.members {
+        count(&mut c, &m.protocols, true);
+        if let Some(i) = &m.instance_id {
+            c.statics.insert(i.clone(), id.clone());
+        }
+        c.members.insert(id.clone(), Arc::new(m.clone()));
+    }
+    assigning(&mut c, &Some(back.assigning_member.clone()))?;
+    g.classic = Some(Box::new(c));
+    g.target_epoch = g.epoch;
+    g.unsettled_since = None;
+    g.members.clear();
+    g.instances.clear();
+    g.said.clear();
+    g.regexes.clear();
+    g.owners.clear();
+    g.target.clear();
+    g.target_topics.clear();
+    g.topics.clear();
+    Ok(())
 }
 
 /// Between the protocols an empty group begins a new life: its epochs start again. Offsets, history and fenced processes stay.

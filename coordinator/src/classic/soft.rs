@@ -42,6 +42,10 @@ pub enum Due {
     Join,
     /// The sync phase has.
     Sync,
+    /// A classic member of a consumer group was called to join, and has its rebalance timeout to do so.
+    JoinOf { member: MemberId },
+    /// It has joined, and has its rebalance timeout to sync.
+    SyncOf { member: MemberId },
 }
 
 /// What a turn asks the shard to do, besides its records.
@@ -51,6 +55,10 @@ pub enum Effect {
     Answer(Ticket, Result<Response, GroupError>),
     /// Fire after so many ms.
     Arm(Due, u64),
+    /// The same, unless it runs already.
+    ArmIfAbsent(Due, u64),
+    /// The session of a member of a consumer group begins anew.
+    Heard(MemberId),
     Cancel(Due),
 }
 

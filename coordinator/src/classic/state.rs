@@ -75,6 +75,13 @@ pub struct ClassicMember {
     pub protocols: Vec<(String, Opaque)>,
     pub assignment: Opaque,
 }
+/// What makes a member of a consumer group a classic one: what it says for the classic protocol.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ClassicPart {
+    pub session_timeout_ms: u64,
+    /// In order of preference.
+    pub protocols: Vec<(String, Opaque)>,
+}
 impl ClassicMember {
     /// What it said for a strategy.
     pub fn metadata(&self, protocol: &str) -> Option<&Opaque> { self.protocols.iter().find(|(name, _)| name == protocol).map(|(_, metadata)| metadata) }

@@ -1,7 +1,7 @@
 //! SyncGroup, Heartbeat and OffsetCommit of a member of a generation.
 
-use super::{command::*, record::ClassicRecord, soft::*, state::*};
-use crate::{command::*, decide, ids::*, record::Record, shard::Ticket};
+use super::{command::*, join, record::ClassicRecord, soft::*, state::*};
+use crate::{command::*, decide, ids::*, shard::Ticket};
 
 pub fn sync(turn: &mut Turn, ticket: Ticket, s: &Sync) {
     let Some(c) = turn.classic().filter(|c| c.phase != Phase::Empty) else { return turn.refuse(ticket, ClassicCode::UnknownMemberId, None) };
@@ -95,7 +95,7 @@ pub fn commit(turn: &mut Turn, ticket: Ticket, commit: &GenerationCommit) {
         return turn.refuse(ticket, code, None);
     }
     if turn.draft.group().is_none() {
-        turn.draft.put(Record::Created);
+        join::open(turn);
     }
     let results = decide::commit_without_token(turn.draft, &commit.offsets);
     if matches!(turn.phase(), Phase::Stable | Phase::Preparing) {

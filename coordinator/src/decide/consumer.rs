@@ -13,7 +13,7 @@ pub fn heartbeat(draft: &mut Draft, group: &GroupId, h: &ConsumerHeartbeat) -> R
     if h.epoch < 0 {
         return leave(draft, group, h);
     }
-    leave_classic(draft, h.epoch)?;
+    convert::upgrade(draft, group, h.epoch)?;
     let looked_at = LookedAt::of(draft);
     let Admitted { member: id, before, had } = admit(draft, group, h)?;
     let change = take_wish(draft, &id, &before, &wish(&before, h))?;
@@ -116,6 +116,7 @@ fn admit_dynamic(draft: &mut Draft, group: &GroupId, h: &ConsumerHeartbeat) -> R
     if h.epoch == 0 {
         rejoin(draft, &h.member);
     }
+    speaks_consumer(draft, &h.member);
     Ok(admitted)
 }
 
@@ -133,11 +134,17 @@ fn admit_static(draft: &mut Draft, group: &GroupId, h: &ConsumerHeartbeat, insta
     let m = &g.members[holder];
     if h.epoch == 0 {
         let taken = holder != &h.member && g.members.contains_key(&h.member);
-        if m.epoch != AWAY || m.conforming() || taken {
+        // A classic process never says that it leaves for a while: the new one takes its place (KIP-345).
+        if (m.epoch != AWAY && m.classic.is_none()) || m.conforming() || taken {
             return Err(GroupError::UnreleasedInstanceId { instance: instance.clone(), holder: holder.clone() });
         }
-        let admitted = Admitted { member: h.member.clone(), ..Admitted::known(holder, m) };
-        come_back(draft, group, &holder.clone(), &h.member, Incarnation::default());
+        let (admitted, away) = (Admitted { member: h.member.clone(), ..Admitted::known(holder, m) }, m.epoch == AWAY);
+        let holder = holder.clone();
+        if !away {
+            draft.put(Record::Away { member: holder.clone() });
+        }
+        come_back(draft, group, &holder, &h.member, Incarnation::default());
+        speaks_consumer(draft, &h.member);
         return Ok(admitted);
     }
     if holder != &h.member {
@@ -159,6 +166,14 @@ fn check_epoch(m: &Member, h: &ConsumerHeartbeat) -> Result<(), GroupError> {
         e if e == m.epoch => Ok(()),
         e if e < m.epoch && e == m.previous_epoch && within() => Ok(()),
         _ => fenced,
+    }
+}
+
+/// A member that spoke the classic protocol until now does so no more.
+fn speaks_consumer(draft: &mut Draft, id: &MemberId) {
+    if draft.group().and_then(|g| g.members.get(id)).is_some_and(|m| m.classic.is_some()) {
+        draft.put(Record::Classic(Box::new(classic::ClassicRecord::Speaks { member: id.clone(), part: None })));
+        draft.effects.extend([classic::Effect::Cancel(classic::Due::JoinOf { member: id.clone() }), classic::Effect::Cancel(classic::Due::SyncOf { member: id.clone() })]);
     }
 }
 

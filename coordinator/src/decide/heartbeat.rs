@@ -8,7 +8,7 @@ const REBALANCE_TIMEOUT_DEFAULT_MS: u64 = 60_000;
 
 pub fn heartbeat(draft: &mut Draft, group: &GroupId, h: &Heartbeat) -> Result<Response, GroupError> {
     validate(draft, group, h)?;
-    leave_classic(draft, h.epoch)?;
+    convert::upgrade(draft, group, h.epoch)?;
     let looked_at = LookedAt::of(draft);
     let Entered { released, mut unresolved } = if h.epoch == 0 { join(draft, group, h)? } else { Entered { released: steady(draft, group, h)?, unresolved: false } };
     unresolved |= subscribe(draft, group, h)?;

@@ -85,6 +85,13 @@ fn admissible(draft: &Draft, g: &Group, member: Option<&CommitMember>, o: &Commi
 pub fn kafka_commit(draft: &mut Draft, group: &GroupId, c: &KafkaCommit) -> Result<Response, GroupError> {
     let nobodys = c.epoch < 0 && draft.group().is_none_or(|g| g.members.is_empty());
     if nobodys {
+        // A consumer that is in no group keeps its positions in a classic one, as everybody's tools expect.
+        if draft.group().is_none() {
+            let (config, time_ms) = (draft.context.metadata.config_of(group), draft.context.time_ms);
+            draft.put(Record::Created);
+            draft.put(Record::Config { config });
+            draft.put(Record::Classic(Box::new(classic::ClassicRecord::Opened { time_ms })));
+        }
         return commit(draft, group, &Commit { member: None, offsets: c.offsets.clone() });
     }
     if draft.group().is_none() && c.version < 9 {
@@ -92,8 +99,12 @@ pub fn kafka_commit(draft: &mut Draft, group: &GroupId, c: &KafkaCommit) -> Resu
     }
     let g = existing(draft, group)?;
     let m = g.members.get(&c.member).filter(|m| !m.conforming()).ok_or_else(|| GroupError::UnknownMember { member: c.member.clone() })?;
-    if c.version < 9 {
+    let illegal = GroupError::Classic { code: classic::ClassicCode::IllegalGeneration, member: None };
+    if c.version < 9 && m.classic.is_none() {
         return Err(GroupError::UnsupportedVersion { version: c.version });
+    }
+    if c.epoch > m.epoch && m.classic.is_some() {
+        return Err(illegal);
     }
     if c.epoch > m.epoch {
         return Err(GroupError::StaleMemberEpoch { received: c.epoch, stored: m.epoch });
@@ -108,14 +119,15 @@ pub fn kafka_commit(draft: &mut Draft, group: &GroupId, c: &KafkaCommit) -> Resu
 fn kafka_admissible(draft: &Draft, g: &Group, id: &MemberId, m: &Member, epoch: Epoch, o: &CommitOffset) -> Result<(), CommitRefusal> {
     let p = &o.partition;
     let mine = m.assigned.get(p).or(m.pending.get(p).map(|x| &x.grant));
+    let stale = if m.classic.is_some() { CommitRefusal::IllegalGeneration } else { CommitRefusal::StaleMemberEpoch };
     let others = g.owners.get(p).is_some_and(|x| x.member != *id);
     let known = draft.context.metadata.topics.get(&p.topic).is_some_and(|t| (0..t.partitions).contains(&p.partition));
     match () {
         () if o.metadata.len() > METADATA_MAX => Err(CommitRefusal::MetadataTooLarge),
         () if !known => Err(CommitRefusal::UnknownPartition),
         // At an earlier epoch of its own: what it held then and still holds (trap 14).
-        () if epoch < m.epoch && (seeded::on(40) || mine.is_none_or(|x| x.epoch > epoch)) => Err(CommitRefusal::StaleMemberEpoch),
-        () if others => Err(CommitRefusal::StaleMemberEpoch),
+        () if epoch < m.epoch && (seeded::on(40) || mine.is_none_or(|x| x.epoch > epoch)) => Err(stale),
+        () if others => Err(stale),
         () => Ok(()),
     }
 }

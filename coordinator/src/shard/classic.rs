@@ -9,10 +9,16 @@ use crate::{
     decide::TimerCommand,
 };
 
-/// Whether this is a turn of a classic group.
-pub(super) fn takes(what: &What) -> bool { matches!(what, What::Request(Command::Classic(_)) | What::Timer(TimerCommand::Classic(_))) }
+/// Whether this is a turn of a classic group, or of one that may become one. Classic members of a consumer group are served like its other members.
+pub(super) fn takes(what: &What, group: Option<&Group>) -> bool {
+    match what {
+        What::Request(Command::Classic(_)) => group.is_none_or(|g| g.classic.is_some() || g.members.is_empty()),
+        What::Timer(TimerCommand::Classic(Due::Session { .. } | Due::Join | Due::Sync)) => true,
+        What::Request(_) | What::Timer(_) | What::Done(_) => false,
+    }
+}
 
-fn timer(group: &GroupId, due: &Due) -> Timer { Timer::Command(group.clone(), TimerCommand::Classic(due.clone())) }
+pub(super) fn timer(group: &GroupId, due: &Due) -> Timer { Timer::Command(group.clone(), TimerCommand::Classic(due.clone())) }
 
 /// Takes one turn. False: it may need the log while an entry is in flight; it waits.
 #[allow(clippy::too_many_arguments)] // the parts of a Shard that the borrow checker wants to see apart
@@ -69,13 +75,15 @@ pub(super) fn decide(
 }
 
 /// What members say and get can be much larger than an ordinary record of some 200 bytes.
-fn weight(records: &[Record]) -> usize {
+pub(super) fn weight(records: &[Record]) -> usize {
     use crate::classic::ClassicRecord as C;
     let bytes = |r: &Record| match r {
         Record::Classic(c) => match &**c {
             C::Joined { said, .. } => said.protocols.iter().map(|(_, m)| m.0.len()).sum(),
             C::Assigned { assignments, .. } => assignments.values().map(|a| a.0.len() + 64).sum(),
-            C::Opened { .. } | C::Closed | C::Replaced { .. } | C::Removed { .. } | C::Preparing | C::Generation { .. } => 0,
+            C::Upgraded { members, .. } => members.iter().map(|m| 256 + m.part.protocols.iter().map(|(_, said)| said.0.len()).sum::<usize>()).sum(),
+            C::Downgraded(back) => back.members.values().map(|m| 256 + m.protocols.iter().map(|(_, said)| said.0.len()).sum::<usize>()).sum(),
+            C::Opened { .. } | C::Closed | C::Speaks { .. } | C::Replaced { .. } | C::Removed { .. } | C::Preparing | C::Generation { .. } => 0,
         },
         _ => 0,
     };
@@ -96,6 +104,7 @@ fn take(group: &GroupId, draft: &mut Draft, own: &mut Soft, w: &Waiting) -> Vec<
             Due::Session { member } => rebalance::session_timed_out(&mut turn, member),
             Due::Join => rebalance::join_phase_timed_out(&mut turn),
             Due::Sync => rebalance::sync_phase_timed_out(&mut turn),
+            Due::JoinOf { .. } | Due::SyncOf { .. } => {}
         },
         (What::Request(_) | What::Timer(_) | What::Done(_), _) => {}
     }
@@ -117,6 +126,31 @@ fn carry_out(l: &mut Leading, out: &mut VecDeque<Action>, drain: &mut soft::Drai
                 }
             }
             Effect::Cancel(due) => l.timers.cancel(&timer(group, &due)),
+            // These are of members of consumer groups.
+            Effect::ArmIfAbsent(..) | Effect::Heard(_) => {}
+        }
+    }
+}
+
+/// The timers of classic members of a consumer group. A refusal has them too: who is called to join is refused, and lives.
+pub(super) fn carry_out_mixed(l: &mut Leading, drain: &mut soft::Drain, group: &GroupId, after: Option<&Group>, effects: Vec<Effect>) {
+    for effect in effects {
+        let (t, at) = match effect {
+            Effect::Arm(due, after_ms) => (timer(group, &due), drain.now.mono_ms + after_ms),
+            Effect::ArmIfAbsent(due, after_ms) if l.timers.deadline(&timer(group, &due)).is_none() => (timer(group, &due), drain.now.mono_ms + after_ms),
+            Effect::Heard(member) => {
+                let Some(m) = after.and_then(|g| g.members.get(&member)) else { continue };
+                (Timer::Command(group.clone(), TimerCommand::ExpireSession { member }), drain.now.mono_ms + m.session_promised_ms)
+            }
+            Effect::Cancel(due) => {
+                l.timers.cancel(&timer(group, &due));
+                continue;
+            }
+            Effect::ArmIfAbsent(..) | Effect::Answer(..) => continue,
+        };
+        l.timers.arm(t.clone(), at);
+        if drain.batches.contains_key(group) {
+            drain.armed.push((t, at));
         }
     }
 }
@@ -189,7 +223,12 @@ fn disarm(l: &mut Leading, id: &GroupId) {
 /// Follows a batch that was applied: a group that has become a classic one is taken up as found; one that is no longer asks whoever waits to join again.
 pub(super) fn follow(l: &mut Leading, out: &mut VecDeque<Action>, id: &GroupId, group: Option<&Group>, limits: &Limits, now: Now) {
     match group.and_then(|g| g.classic.as_deref()) {
-        Some(c) if !l.classic.contains_key(id) => arm_found(l, id, c, limits, now),
+        Some(c) if !l.classic.contains_key(id) => {
+            // What ran for the members of a consumer group is over.
+            let before: Vec<Timer> = l.timers.of_group(id).cloned().collect();
+            before.iter().for_each(|t| l.timers.cancel(t));
+            arm_found(l, id, c, limits, now);
+        }
         Some(_) => {}
         None => {
             let Some(own) = l.classic.remove(id) else { return };

@@ -3,7 +3,7 @@
 use super::*;
 use crate::{
     assign,
-    classic::{ClassicCommand, GenerationCommit},
+    classic::{ClassicCommand, ClassicRecord, Due, GenerationCommit},
     decide::TimerCommand,
 };
 
@@ -41,11 +41,11 @@ impl Drain {
 pub(super) fn decide_one(
     l: &mut Leading, state: &State, image: &Arc<Metadata>, limits: &Limits, out: &mut VecDeque<Action>, stats: &mut ShardStats, drain: &mut Drain, w: &Waiting,
 ) -> bool {
-    if classic::takes(&w.what) {
-        return classic::decide(l, state, image, limits, out, stats, drain, w);
-    }
     let applied = || state.groups.get(&w.group).cloned();
     let group = drain.drafts.get(&w.group).cloned().unwrap_or_else(applied);
+    if classic::takes(&w.what, group.as_deref()) {
+        return classic::decide(l, state, image, limits, out, stats, drain, w);
+    }
     let now = drain.now;
     if let (What::Request(Command::KafkaCommit(c)), true) = (&w.what, group.as_ref().is_some_and(|g| g.classic.is_some())) {
         // Only the group knows whether the number in an OffsetCommit is an epoch or a generation.
@@ -81,7 +81,7 @@ pub(super) fn decide_one(
             }
         }
         // Heard since the timer fired: its session runs again.
-        What::Timer(t @ TimerCommand::ExpireSession { .. }) if l.timers.deadline(&Timer::Command(w.group.clone(), t.clone())).is_some() => return true,
+        What::Timer(t @ (TimerCommand::ExpireSession { .. } | TimerCommand::Classic(_))) if l.timers.deadline(&Timer::Command(w.group.clone(), t.clone())).is_some() => return true,
         What::Timer(command) => {
             decide::timer(&mut draft, &w.group, command);
             None
@@ -91,8 +91,10 @@ pub(super) fn decide_one(
             None
         }
     };
+    let effects = std::mem::take(&mut draft.effects);
     // A refusal decides nothing, whatever the draft went through before it.
     if let Some(Err(e)) = result {
+        classic::carry_out_mixed(l, drain, &w.group, group.as_deref(), effects);
         reply_after(out, drain, w, Err(e));
         return true;
     }
@@ -114,10 +116,12 @@ pub(super) fn decide_one(
         stats.failed_assignments += 1;
         l.assigned_at.insert(w.group.clone(), now.mono_ms);
     }
-    if matches!(&w.what, What::Request(Command::Consumer(h)) if h.epoch >= 0) {
+    let looked = matches!(&w.what, What::Request(Command::Consumer(h)) if h.epoch >= 0) || matches!(&w.what, What::Request(Command::Classic(ClassicCommand::Join(_))));
+    if looked {
         l.facts_seen.insert(w.group.clone(), image.revision);
     }
     if empty {
+        classic::carry_out_mixed(l, drain, &w.group, group.as_deref(), effects);
         finish_without_records(l, out, stats, drain, w, group.as_deref(), result);
         arm_assign(l, &w.group, group.as_deref(), next_assign);
         return true;
@@ -137,13 +141,14 @@ pub(super) fn decide_one(
         l.assigned_at.insert(w.group.clone(), now.mono_ms);
     }
     drain.last_token = last_token;
-    drain.records += records.len();
+    drain.records += classic::weight(&records);
     // The base is the applied revision: the draft of an earlier command of this drain is part of the same batch.
     let base_revision = state.groups.get(&w.group).map_or(0, |g| g.revision);
     let batch = drain.batches.entry(w.group.clone()).or_insert_with(|| Batch { group: w.group.clone(), base_revision, records: Vec::new() });
     batch.records.extend(records);
     arm_assign(l, &w.group, after.as_deref(), now.mono_ms + interval);
     heard(l, w, after.as_deref(), result.as_ref());
+    classic::carry_out_mixed(l, drain, &w.group, after.as_deref(), effects);
     drain.drafts.insert(w.group.clone(), after);
     if let (Some(ticket), What::Request(command), Some(result)) = (w.ticket, &w.what, result) {
         count(stats, command);
@@ -307,7 +312,8 @@ pub(super) fn arm_group(l: &mut Leading, id: &GroupId, g: &Group, image: &Metada
 
 /// Timers of a member besides its session; those that run already go on.
 fn arm_member(l: &mut Leading, group: &GroupId, id: &MemberId, m: &Member, now: Now) {
-    if let Some(revoked_at) = m.pending.values().map(|p| p.revoked_at).min() {
+    // A classic member is called to join instead, and has the same time for that.
+    if let Some(revoked_at) = m.pending.values().map(|p| p.revoked_at).min().filter(|_| m.classic.is_none()) {
         let t = Timer::Command(group.clone(), TimerCommand::ExpireRebalance { member: id.clone(), revoked_at });
         if l.timers.deadline(&t).is_none() {
             l.timers.arm(t, now.mono_ms + m.rebalance_timeout_ms);
@@ -370,7 +376,12 @@ pub(super) fn follow_group(l: &mut Leading, id: &GroupId, group: Option<&Group>,
                 }
                 arm_member(l, id, m, member, now);
             }
-            None => l.timers.cancel(&Timer::Command(id.clone(), TimerCommand::ExpireSession { member: m.clone() })),
+            None => {
+                l.timers.cancel(&Timer::Command(id.clone(), TimerCommand::ExpireSession { member: m.clone() }));
+                for due in [Due::JoinOf { member: m.clone() }, Due::SyncOf { member: m.clone() }] {
+                    l.timers.cancel(&classic::timer(id, &due));
+                }
+            }
         }
     }
     for (p, h) in &g.holds {
@@ -396,8 +407,13 @@ pub(super) fn members_of(records: &[Record]) -> BTreeSet<MemberId> {
                 out.insert(r.old.clone());
                 out.insert(r.new.clone())
             }
+            Record::Classic(c) => match &**c {
+                ClassicRecord::Upgraded { members, .. } => members.iter().map(|m| out.insert(m.member.clone())).all(|new| new),
+                ClassicRecord::Speaks { member, .. } => out.insert(member.clone()),
+                _ => false,
+            },
             Record::Created | Record::HoldReleased { .. } | Record::Epoch { .. } | Record::Target { .. } | Record::Topics { .. } | Record::Config { .. }
-            | Record::Classic(_) | Record::Offset(_) | Record::OffsetsRemoved { .. } | Record::OffsetsExpired { .. } | Record::History(_) | Record::Deleted | Record::Quarantined { .. } | Record::Repaired
+            | Record::Offset(_) | Record::OffsetsRemoved { .. } | Record::OffsetsExpired { .. } | Record::History(_) | Record::Deleted | Record::Quarantined { .. } | Record::Repaired
             | Record::Settled | Record::Away { .. } | Record::Regex { .. } => false,
         };
     }

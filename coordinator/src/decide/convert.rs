@@ -1,0 +1,119 @@
+//! From one protocol to the other while members are in: a classic group becomes a consumer group with its first consumer member, and a classic one again when the last has left.
+//! A conversion is one record with everything that replay needs.
+
+use super::{mixed::*, *};
+use crate::{
+    classic::{Classic, ClassicMember, ClassicPart, ClassicRecord, ConvertedBack, ConvertedMember},
+    embedded::{Assigned, Subscription},
+};
+
+/// A heartbeat of a consumer member in a classic group. At a join the group is converted if it can be.
+pub fn upgrade(draft: &mut Draft, group: &GroupId, epoch: Epoch) -> Result<(), GroupError> {
+    let Some(c) = draft.group().and_then(|g| g.classic.as_deref()) else { return Ok(()) };
+    let refused = |reason: String| Err(GroupError::NotConvertible { group: group.clone(), reason });
+    if epoch != 0 {
+        return refused("it is a classic group, and this is no join".into());
+    }
+    if c.members.is_empty() {
+        draft.put(Record::Classic(Box::new(ClassicRecord::Closed)));
+        return Ok(());
+    }
+    let limits = draft.context.limits;
+    if !limits.classic.migration.upgrades() {
+        return refused("group.consumer.migration.policy forbids to convert it to a consumer group".into());
+    }
+    if c.protocol_type.as_deref() != Some(CONSUMER) {
+        return refused(format!("its protocol type is {:?}, not consumer", c.protocol_type.as_deref().unwrap_or("")));
+    }
+    if c.members.len() > limits.members_max {
+        return refused(format!("it has more members than the {} that a consumer group may have", limits.members_max));
+    }
+    if draft.image_is_behind() {
+        return Err(GroupError::Loading { have: draft.context.metadata.revision, need: draft.group().map_or(0, |g| g.metadata_revision) });
+    }
+    let members = match converted(draft, c) {
+        Ok(members) => members,
+        Err(reason) => return refused(reason),
+    };
+    let image = draft.context.metadata;
+    let wanted: BTreeSet<&TopicName> = members.iter().flat_map(|m| m.wish.subscribed.iter().chain(m.assigned.iter().map(|(p, ..)| &p.topic))).collect();
+    let topics = wanted.into_iter().filter_map(|t| image.topics.get(t).map(|f| (t.clone(), *f))).collect();
+    let (revision, count) = (AssignmentRevision(draft.draw(0)), members.len());
+    draft.put(Record::Classic(Box::new(ClassicRecord::Upgraded { revision, members, topics, metadata_revision: image.revision })));
+    draft.note("converted", format!("a consumer member joins: the group and its {count} classic members go on as a consumer group"), None, Vec::new());
+    Ok(())
+}
+
+/// Its members as the consumer protocol sees them: what they read, and what they were assigned last.
+fn converted(draft: &Draft, c: &Classic) -> Result<Vec<ConvertedMember>, String> {
+    let mut drawn = 0;
+    let mut given: BTreeMap<Partition, &MemberId> = BTreeMap::new();
+    let mut out = Vec::new();
+    for (id, m) in &c.members {
+        let said = c.protocol.as_deref().and_then(|p| m.metadata(p)).or(m.protocols.first().map(|(_, said)| said)).ok_or_else(|| format!("{id} says nothing that can be read"))?;
+        let subscription = Subscription::decode(&said.0).map_err(|e| format!("what {id} subscribes to cannot be read: {e}"))?;
+        let assigned = Assigned::decode(&m.assignment.0).map_err(|e| format!("what {id} was assigned cannot be read: {e}"))?;
+        if assigned.user_data.is_some_and(|d| !d.is_empty()) {
+            return Err(format!("the assignment of {id} has user data of a custom assignor, which would be lost"));
+        }
+        let mut mine = Vec::new();
+        for p in assigned.partitions {
+            let Some(topic) = draft.context.metadata.topics.get(&p.topic).filter(|t| (0..t.partitions).contains(&p.partition)) else { continue };
+            // one-owner: two members that were assigned one partition by their own assignor cannot be told apart here.
+            if let Some(other) = given.insert(p.clone(), id) {
+                return Err(format!("{p} is assigned to {other} and to {id}"));
+            }
+            drawn += 1;
+            mine.push((p, topic.id, FencingToken(draft.draw(drawn))));
+        }
+        let wish = Wish {
+            subscribed: subscription.topics.into_iter().collect(), regex: None, assignor: None, rack: subscription.rack, rebalance_timeout_ms: m.rebalance_timeout_ms,
+            client: ClientInfo { id: m.client_id.clone(), host: m.client_host.clone() },
+        };
+        let part = ClassicPart { session_timeout_ms: m.session_timeout_ms, protocols: m.protocols.clone() };
+        out.push(ConvertedMember { member: id.clone(), instance_id: m.instance_id.clone(), wish, part, assigned: mine });
+    }
+    Ok(out)
+}
+
+/// Converts a consumer group back if only classic members are left. With `because` they are called to a rebalance. True: it is a classic group now.
+/// Partitions that are held for a removed member keep it as it is: a classic group cannot hold them (`safety.md` 13).
+pub fn downgrade(draft: &mut Draft, because: Option<&str>) -> bool {
+    let limits = draft.context.limits;
+    let Some(g) = draft.group() else { return false };
+    let all_classic = !g.members.is_empty() && g.members.values().all(|m| m.classic.is_some());
+    if g.classic.is_some() || !all_classic || !g.holds.is_empty() || !limits.classic.migration.downgrades() || g.members.len() > limits.classic.members_max {
+        return false;
+    }
+    let Some(back) = converted_back(g, draft.context.time_ms) else { return false };
+    draft.put(Record::Classic(Box::new(ClassicRecord::Downgraded(Box::new(back)))));
+    draft.note("converted", "the last consumer member has left: the group goes on as a classic one".into(), None, Vec::new());
+    if let Some(reason) = because {
+        draft.put(Record::Classic(Box::new(ClassicRecord::Preparing)));
+        draft.note("rebalance", reason.into(), None, Vec::new());
+    }
+    true
+}
+
+/// The members as the classic protocol sees them, each with its target as its assignment.
+fn converted_back(g: &Group, time_ms: u64) -> Option<ConvertedBack> {
+    let mut c = Classic::default();
+    for (id, m) in &g.members {
+        let part = m.classic.as_deref()?;
+        for (name, _) in &part.protocols {
+            *c.offered.entry(name.clone()).or_default() += 1;
+        }
+        let said = ClassicMember {
+            instance_id: m.instance_id.clone(), client_id: m.client.id.clone(), client_host: m.client.host.clone(), session_timeout_ms: part.session_timeout_ms,
+            rebalance_timeout_ms: m.rebalance_timeout_ms, protocols: part.protocols.clone(), assignment: Default::default(),
+        };
+        c.members.insert(id.clone(), said.into());
+    }
+    let protocol = c.elect_protocol()?;
+    let members = c.members.iter().map(|(id, m)| {
+        let partitions = g.target.get(id).into_iter().flatten().cloned().collect();
+        let assignment = assignment(partitions, m.metadata(&protocol).map_or(&[], |said| &said.0));
+        (id.clone(), ClassicMember { assignment, ..(**m).clone() })
+    });
+    Some(ConvertedBack { members: members.collect(), assigning_member: c.members.keys().next()?.clone(), protocol, time_ms })
+}

@@ -1,0 +1,347 @@
+//! Classic and consumer members in one group: conversions while members are in, one rule per test.
+mod common;
+use baton_coordinator::{classic::*, command::*, config::Limits, embedded::*, ids::*, record::*, shard::*, state::Member};
+use common::{World, set};
+use std::collections::BTreeSet;
+
+/// A classic consumer client that rebalances as it is told.
+#[derive(Clone, Debug, Default)]
+struct Client {
+    id: MemberId,
+    instance: Option<InstanceId>,
+    generation: i32,
+    owned: BTreeSet<Partition>,
+    kind: &'static str,
+    strategies: Vec<&'static str>,
+    random: u128,
+}
+fn client(random: u128) -> Client { Client { generation: -1, kind: "consumer", strategies: vec!["range"], random, ..Client::default() } }
+impl Client {
+    fn join(&self) -> Command {
+        let said = Subscription { topics: vec!["t".into()], owned: self.owned.iter().cloned().collect(), generation: self.generation, ..Subscription::default() };
+        let said = Opaque::from(said.encode(3).expect("it is short"));
+        Command::Classic(ClassicCommand::Join(Box::new(Join {
+            member: self.id.clone(), instance_id: self.instance.clone(), client_id: "c".into(), client_host: "h".into(), session_timeout_ms: 10_000, rebalance_timeout_ms: 20_000,
+            protocol_type: self.kind.into(), protocols: self.strategies.iter().map(|s| (s.to_string(), said.clone())).collect(), version: 9, random: self.random, reason: None,
+        })))
+    }
+    fn sync(&self, assignments: &[(&Client, &[i32], Option<&str>)]) -> Command {
+        let given = |ps: &[i32], data: Option<&str>| Assigned { partitions: ps.iter().map(|p| Partition::new("t", *p)).collect(), user_data: data.map(|d| d.as_bytes().to_vec()) }.encode(3).expect("it is short");
+        let assignments = assignments.iter().map(|(c, ps, data)| (c.id.clone(), given(ps, *data).into())).collect();
+        Command::Classic(ClassicCommand::Sync(Sync { member: self.id.clone(), instance_id: self.instance.clone(), generation: self.generation, assignments, ..Sync::default() }))
+    }
+    fn beat(&self) -> Command { Command::Classic(ClassicCommand::Heartbeat(Beat { member: self.id.clone(), instance_id: self.instance.clone(), generation: self.generation })) }
+    fn leave(&self) -> Command { Command::Classic(ClassicCommand::Leave(vec![Leaver { member: self.id.clone(), instance_id: self.instance.clone(), reason: None }])) }
+    fn take(&mut self, r: Result<Response, GroupError>) {
+        let Ok(Response::Classic(ClassicAnswer::Joined(j))) = r else { panic!("a generation was expected, not {r:?}") };
+        (self.id, self.generation) = (j.member.clone(), j.generation);
+    }
+    /// Joins a consumer group again, syncs, and owns what it is given: what a client does that is called to join.
+    fn rejoin(&mut self, w: &mut World) {
+        let r = w.ask(self.join());
+        self.take(r);
+        let Ok(Response::Classic(ClassicAnswer::Synced { assignment, .. })) = w.ask(self.sync(&[])) else { panic!("it has just joined") };
+        self.owned = Assigned::decode(&assignment.0).expect("it can be read").partitions.into_iter().collect();
+    }
+}
+fn hb(m: &str, epoch: Epoch, owned: Option<&[i32]>) -> Command {
+    let first = epoch == 0;
+    let owned = owned.map(|ps| if ps.is_empty() { Default::default() } else { [(1_000, ps.iter().copied().collect())].into() });
+    Command::Consumer(Box::new(ConsumerHeartbeat {
+        version: 1, member: m.into(), epoch, rebalance_timeout_ms: if first { 20_000 } else { -1 }, subscribed_topics: first.then(|| ["t".into()].into()), owned, ..ConsumerHeartbeat::default()
+    }))
+}
+fn consumer(w: &mut World, m: &str, epoch: Epoch, owned: Option<&[i32]>) -> ConsumerView {
+    match w.ask(hb(m, epoch, owned)) {
+        Ok(Response::Consumer(v)) => v,
+        other => panic!("{other:?}"),
+    }
+}
+fn code(w: &mut World, c: Command) -> &'static str {
+    match w.ask(c) {
+        Err(e) => e.kafka().name,
+        Ok(_) => "NONE",
+    }
+}
+fn world(change: impl FnOnce(&mut Limits)) -> World {
+    let mut w = World::new(&[("t", 4)]);
+    let mut limits = Limits::default();
+    limits.classic.initial_rebalance_delay_ms = 0;
+    change(&mut limits);
+    w.shard = Shard::new(1, limits);
+    w.shard.lead(1, 1, w.now);
+    w.shard.metadata(std::sync::Arc::new(w.meta.clone()), w.now);
+    w.set(baton_coordinator::config::Setting::AssignmentInterval, Some(0));
+    w
+}
+/// A stable classic group of these clients; the first assigns.
+fn stable(w: &mut World, members: &mut [&mut Client], shares: &[&[i32]]) {
+    let mut tickets = Vec::new();
+    for c in members.iter_mut() {
+        if c.instance.is_none() {
+            match w.ask(c.join()) {
+                Err(GroupError::Classic { code: ClassicCode::MemberIdRequired, member: Some(m) }) => c.id = m,
+                other => panic!("{other:?}"),
+            }
+        }
+        tickets.push(w.send(c.join()));
+    }
+    w.pass(1);
+    for (c, t) in members.iter_mut().zip(tickets) {
+        let r = w.answer(t).expect("the join phase is over");
+        c.take(r);
+    }
+    let all: Vec<(&Client, &[i32], Option<&str>)> = members.iter().zip(shares).map(|(c, s)| (&**c, *s, None)).collect();
+    w.ask(members[0].sync(&all)).expect("the first joined first, so it assigns");
+    for (c, s) in members.iter_mut().zip(shares) {
+        w.ask(c.sync(&[])).expect("the assignment is there");
+        c.owned = s.iter().map(|p| Partition::new("t", *p)).collect();
+    }
+}
+fn member<'a>(w: &'a World, id: &MemberId) -> &'a Member { &w.group().members[id] }
+fn assigned(w: &World, id: &MemberId) -> BTreeSet<Partition> { member(w, id).assigned.keys().cloned().collect() }
+
+#[test]
+fn the_first_consumer_member_converts_the_group_and_everybody_moves_one_by_one() {
+    let (mut w, mut a, mut b) = (world(|_| {}), client(1), client(2));
+    stable(&mut w, &mut [&mut a, &mut b], &[&[0, 1], &[2, 3]]);
+    let v = consumer(&mut w, "m", 0, Some(&[]));
+    assert_eq!((v.epoch, v.assignment), (2, Some(Default::default())), "nothing is free yet");
+    assert_eq!((w.group().epoch, assigned(&w, &a.id), assigned(&w, &b.id)), (2, set(&[("t", 0), ("t", 1)]), set(&[("t", 2), ("t", 3)])));
+    assert_eq!((code(&mut w, a.beat()), code(&mut w, b.beat())), ("REBALANCE_IN_PROGRESS", "REBALANCE_IN_PROGRESS"));
+    // They join and sync until nobody is called any more: giving back is one join, going on another.
+    for _ in 0..6 {
+        for c in [&mut a, &mut b] {
+            if code(&mut w, c.beat()) == "REBALANCE_IN_PROGRESS" {
+                c.rejoin(&mut w);
+            }
+        }
+        let have: Vec<i32> = assigned(&w, &"m".into()).iter().map(|p| p.partition).collect();
+        consumer(&mut w, "m", 2, Some(&have));
+    }
+    assert_eq!(w.group().state(), GroupState::Stable);
+    assert_eq!((code(&mut w, a.beat()), code(&mut w, b.beat())), ("NONE", "NONE"));
+    let all: BTreeSet<Partition> = a.owned.iter().chain(&b.owned).cloned().chain(assigned(&w, &"m".into())).collect();
+    assert_eq!((all.len(), assigned(&w, &"m".into()).len()), (4, 1), "{:#?}", w.group());
+    assert_eq!((a.generation, b.generation), (2, 2), "the epoch is the generation");
+}
+
+#[test]
+fn whoever_waits_in_the_classic_group_is_called_to_join_again() {
+    let (mut w, mut a, mut b) = (world(|_| {}), client(1), client(2));
+    stable(&mut w, &mut [&mut a], &[&[0, 1, 2, 3]]);
+    let Err(GroupError::Classic { member: Some(id), .. }) = w.ask(b.join()) else { panic!() };
+    b.id = id;
+    let held = w.send(b.join());
+    consumer(&mut w, "m", 0, Some(&[]));
+    assert!(matches!(w.answer(held), Some(Err(GroupError::Classic { code: ClassicCode::RebalanceInProgress, .. }))));
+    assert!(member(&w, &b.id).assigned.is_empty() && assigned(&w, &a.id).len() == 4, "what was assigned last stays until it is given back");
+    b.rejoin(&mut w);
+    assert_eq!(b.generation, 2);
+}
+
+#[test]
+fn a_group_that_cannot_be_converted_says_why_and_stays() {
+    let refused = |w: &mut World, why: &str| match w.ask(hb("m", 0, Some(&[]))) {
+        Err(e @ GroupError::NotConvertible { .. }) => assert!(e.to_string().contains(why) && e.kafka().name == "GROUP_ID_NOT_FOUND", "{e}"),
+        other => panic!("{other:?}"),
+    };
+    for (migration, allowed) in [(Migration::Disabled, false), (Migration::Downgrade, false), (Migration::Upgrade, true)] {
+        let (mut w, mut a) = (world(|l| l.classic.migration = migration), client(1));
+        stable(&mut w, &mut [&mut a], &[&[0]]);
+        if allowed { consumer(&mut w, "m", 0, Some(&[])); } else { refused(&mut w, "migration.policy") }
+    }
+    let (mut w, mut connect) = (world(|_| {}), Client { kind: "connect", ..client(1) });
+    stable(&mut w, &mut [&mut connect], &[&[0]]);
+    refused(&mut w, "protocol type is \"connect\"");
+    assert_eq!(code(&mut w, hb("m", 3, None)), "GROUP_ID_NOT_FOUND", "a heartbeat that is no join converts nothing");
+    assert_eq!(code(&mut w, connect.beat()), "NONE");
+    let (mut w, mut a) = (world(|_| {}), client(1));
+    stable(&mut w, &mut [&mut a], &[&[0]]);
+    w.ask(a.join()).map(drop).expect("it assigns, and is alone");
+    a.generation += 1;
+    let own = a.clone();
+    w.ask(a.sync(&[(&own, &[0], Some("what only its assignor understands"))])).unwrap();
+    refused(&mut w, "user data of a custom assignor");
+    let (mut w, mut a, mut b) = (world(|_| {}), client(1), client(2));
+    stable(&mut w, &mut [&mut a, &mut b], &[&[0, 1], &[1]]);
+    refused(&mut w, "t:1 is assigned to");
+    let (mut w, mut a, mut b) = (world(|l| l.members_max = 1), client(1), client(2));
+    stable(&mut w, &mut [&mut a, &mut b], &[&[0], &[1]]);
+    refused(&mut w, "more members than");
+}
+
+#[test]
+fn the_last_consumer_member_that_leaves_or_expires_makes_it_a_classic_group_again() {
+    for leaves in [true, false] {
+        let (mut w, mut a) = (world(|_| {}), client(1));
+        consumer(&mut w, "m", 0, Some(&[]));
+        let Err(GroupError::Classic { member: Some(id), .. }) = w.ask(a.join()) else { panic!() };
+        a.id = id;
+        a.rejoin(&mut w);
+        if leaves {
+            w.ask(hb("m", -1, None)).unwrap();
+        } else {
+            for _ in 0..3 {
+                w.pass(5_000);
+                let _ = w.ask(a.beat()); // it lives
+            }
+        }
+        let c = w.group().classic.as_deref().expect("it is a classic group");
+        assert_eq!((c.phase, c.protocol.as_deref(), c.protocol_type.as_deref(), c.assigning_member.as_ref()), (Phase::Preparing, Some("range"), Some("consumer"), Some(&a.id)));
+        assert_eq!(c.generation, w.group().epoch);
+        // Called to a rebalance, it assigns for itself from now on; nobody is expired for the conversion.
+        let r = w.ask(a.join());
+        let before = c_generation(&w);
+        a.take(r);
+        assert_eq!(a.generation, before);
+        let own = a.clone();
+        w.ask(a.sync(&[(&own, &[0, 1, 2, 3], None)])).unwrap();
+        assert_eq!(code(&mut w, a.beat()), "NONE");
+        w.pass(9_999);
+        assert_eq!(w.group().members_count(), 1);
+        w.pass(1);
+        assert_eq!(w.group().members_count(), 0, "its session is a classic one's");
+    }
+}
+fn c_generation(w: &World) -> i32 { w.group().classic.as_ref().map_or(-1, |c| c.generation) }
+
+#[test]
+fn a_group_that_holds_partitions_of_an_http_member_is_not_converted_until_they_are_free() {
+    let (mut w, mut a) = (world(|_| {}), client(1));
+    let mut m = common::Model::new("m", &["t"]);
+    w.join(&mut m);
+    let Err(GroupError::Classic { member: Some(id), .. }) = w.ask(a.join()) else { panic!() };
+    a.id = id;
+    a.rejoin(&mut w);
+    w.ask(Command::RemoveMember { member: "m".into() }).unwrap();
+    assert!(w.group().classic.is_none() && w.group().holds.len() == 4, "it may still be working");
+    assert!(matches!(w.ask(Command::DeleteGroup { force: false }), Err(GroupError::NonEmptyGroup { .. })));
+    for _ in 0..5 {
+        w.pass(3_000);
+        let _ = w.ask(a.beat());
+        if code(&mut w, a.beat()) == "REBALANCE_IN_PROGRESS" && w.group().classic.is_none() {
+            a.rejoin(&mut w);
+            assert!(a.owned.is_empty() || w.group().holds.is_empty(), "what is held is nobody else's");
+        }
+    }
+    assert!(w.group().classic.is_some() && w.group().holds.is_empty(), "{:#?}", w.group());
+}
+
+#[test]
+fn the_policy_decides_about_the_way_back_too() {
+    for (migration, classic_again) in [(Migration::Bidirectional, true), (Migration::Downgrade, true), (Migration::Upgrade, false)] {
+        let (mut w, mut a) = (world(|l| l.classic.migration = migration), client(1));
+        if migration == Migration::Downgrade {
+            consumer(&mut w, "m", 0, Some(&[]));
+            let Err(GroupError::Classic { member: Some(id), .. }) = w.ask(a.join()) else { panic!() };
+            a.id = id;
+            a.rejoin(&mut w);
+        } else {
+            stable(&mut w, &mut [&mut a], &[&[0, 1, 2, 3]]);
+            consumer(&mut w, "m", 0, Some(&[]));
+        }
+        w.ask(hb("m", -1, None)).unwrap();
+        assert_eq!(w.group().classic.is_some(), classic_again, "{migration:?}");
+    }
+    let (mut w, a) = (world(|l| l.classic.migration = Migration::Disabled), client(1));
+    consumer(&mut w, "m", 0, Some(&[]));
+    assert_eq!(code(&mut w, a.join()), "INCONSISTENT_GROUP_PROTOCOL", "it could never be a classic group again");
+}
+
+#[test]
+fn who_is_called_has_its_rebalance_timeout_to_join_and_then_to_sync() {
+    for syncs_late in [false, true] {
+        let (mut w, mut a) = (world(|_| {}), client(1));
+        stable(&mut w, &mut [&mut a], &[&[0, 1, 2, 3]]);
+        consumer(&mut w, "m", 0, Some(&[]));
+        assert_eq!(code(&mut w, a.beat()), "REBALANCE_IN_PROGRESS");
+        if syncs_late {
+            w.pass(5_000);
+            let r = w.ask(a.join());
+            a.take(r);
+        }
+        let left = |w: &mut World, a: &Client, ms: u64| {
+            for _ in 0..ms / 5_000 {
+                w.pass(5_000);
+                let _ = w.ask(a.beat());
+                let have: Vec<i32> = assigned(w, &"m".into()).iter().map(|p| p.partition).collect();
+                let epoch = member(w, &"m".into()).epoch;
+                consumer(w, "m", epoch, Some(&have));
+            }
+        };
+        left(&mut w, &a, 15_000);
+        w.pass(4_999);
+        assert!(w.group().members.contains_key(&a.id), "its heartbeats keep its session");
+        w.pass(1);
+        assert!(!w.group().members.contains_key(&a.id), "it was to {} in 20 s", if syncs_late { "sync" } else { "join" });
+        assert_eq!(assigned(&w, &"m".into()).len(), 0);
+        let epoch = member(&w, &"m".into()).epoch;
+        assert_eq!(consumer(&mut w, "m", epoch, Some(&[])).assignment.map(|a| a[&1_000].len()), Some(4), "what it had is free at once");
+    }
+}
+
+#[test]
+fn classic_requests_in_a_consumer_group_are_checked() {
+    let (mut w, mut a) = (world(|_| {}), client(1));
+    stable(&mut w, &mut [&mut a], &[&[0, 1, 2, 3]]);
+    consumer(&mut w, "m", 0, Some(&[]));
+    let with = |change: fn(&mut Client)| { let mut c = a.clone(); change(&mut c); c };
+    assert_eq!(code(&mut w, with(|c| c.generation = 9).beat()), "ILLEGAL_GENERATION");
+    assert_eq!(code(&mut w, with(|c| c.generation = 9).sync(&[])), "ILLEGAL_GENERATION");
+    assert_eq!(code(&mut w, a.sync(&[])), "REBALANCE_IN_PROGRESS");
+    assert_eq!(code(&mut w, with(|c| c.id = "x".into()).beat()), "UNKNOWN_MEMBER_ID");
+    assert_eq!(code(&mut w, with(|c| c.id = "m".into()).beat()), "UNKNOWN_MEMBER_ID", "a consumer member does not speak the classic protocol");
+    assert_eq!(code(&mut w, with(|c| c.instance = Some("i".into())).beat()), "UNKNOWN_MEMBER_ID");
+    assert_eq!(code(&mut w, with(|c| c.strategies = vec!["other"]).join()), "INCONSISTENT_GROUP_PROTOCOL");
+    assert_eq!(code(&mut w, with(|c| c.kind = "connect").join()), "INCONSISTENT_GROUP_PROTOCOL");
+    let commit = |epoch, p| Command::KafkaCommit(KafkaCommit {
+        version: 8, member: a.id.clone(), instance_id: None, epoch,
+        offsets: vec![CommitOffset { partition: Partition::new("t", p), token: FencingToken(0), offset: 7, metadata: String::new(), leader_epoch: None }],
+    });
+    assert_eq!(code(&mut w, commit(1, 0)), "NONE");
+    assert_eq!(code(&mut w, commit(5, 0)), "ILLEGAL_GENERATION");
+    let r = w.ask(a.leave());
+    assert!(matches!(r, Ok(Response::Classic(ClassicAnswer::Left(results))) if results[0].1.is_ok()));
+    assert!(!w.group().members.contains_key(&a.id));
+}
+
+#[test]
+fn a_static_member_changes_its_protocol_in_its_place() {
+    let (mut w, mut s) = (world(|_| {}), Client { instance: Some("i".into()), ..client(1) });
+    stable(&mut w, &mut [&mut s], &[&[0, 1, 2, 3]]);
+    // The same instance comes back as a consumer member: the group is converted, and the place is its.
+    let upgrade = |epoch, m: &str| match hb(m, epoch, Some(&[])) {
+        Command::Consumer(h) => Command::Consumer(Box::new(ConsumerHeartbeat { instance_id: Some("i".into()), ..*h })),
+        _ => unreachable!(),
+    };
+    let Ok(Response::Consumer(v)) = w.ask(upgrade(0, "m")) else { panic!() };
+    assert_eq!((v.assignment.map(|a| a[&1_000].len()), w.group().members.len()), (Some(4), 1), "it takes over what its place has");
+    assert!(w.group().members.values().all(|m| m.classic.is_none()));
+    assert_eq!(code(&mut w, s.beat()), "FENCED_INSTANCE_ID");
+    // And back: the last consumer member is replaced by a classic one, which assigns from the next rebalance on.
+    let mut back = Client { id: "".into(), generation: -1, owned: BTreeSet::new(), ..s.clone() };
+    let r = w.ask(back.join());
+    back.take(r);
+    let c = w.group().classic.as_deref().expect("nobody else is in");
+    assert_eq!((c.phase, c.statics.get(&InstanceId::from("i"))), (Phase::Stable, Some(&back.id)));
+}
+
+#[test]
+fn a_conversion_survives_a_leader_change_with_full_sessions() {
+    let (mut w, mut a) = (world(|_| {}), client(1));
+    stable(&mut w, &mut [&mut a], &[&[0, 1, 2, 3]]);
+    consumer(&mut w, "m", 0, Some(&[]));
+    w.pass(9_000);
+    let mut next = Shard::restore(1, Limits::default(), &w.shard.snapshot()).expect("the snapshot is read");
+    w.shard.step_down();
+    next.lead(2, 2, w.now);
+    next.metadata(std::sync::Arc::new(w.meta.clone()), w.now);
+    w.shard = next;
+    w.pass(9_999);
+    assert!(w.group().members.contains_key(&a.id), "its session began anew");
+    assert_eq!(code(&mut w, a.beat()), "REBALANCE_IN_PROGRESS");
+    a.rejoin(&mut w);
+    let record = w.log.iter().flat_map(|e| &e.batches).flat_map(|b| &b.records).filter(|r| matches!(r, Record::Classic(c) if matches!(&**c, ClassicRecord::Upgraded { .. }))).count();
+    assert_eq!(record, 1, "a conversion is one record");
+}
