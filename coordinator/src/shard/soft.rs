@@ -408,7 +408,10 @@ pub(super) fn members_of(records: &[Record]) -> BTreeSet<MemberId> {
                 out.insert(r.new.clone())
             }
             Record::Classic(c) => match &**c {
-                ClassicRecord::Upgraded { members, .. } => members.iter().map(|m| out.insert(m.member.clone())).all(|new| new),
+                ClassicRecord::Upgraded { members, .. } => {
+                    out.extend(members.iter().map(|m| m.member.clone()));
+                    true
+                }
                 ClassicRecord::Speaks { member, .. } => out.insert(member.clone()),
                 _ => false,
             },
