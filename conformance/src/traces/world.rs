@@ -126,6 +126,8 @@ impl World {
                 c::Due::Session { member } => format!("heartbeat {}", self.names.symbol(member)),
                 c::Due::Join => "join".into(),
                 c::Due::Sync => "sync".into(),
+                c::Due::JoinOf { member } => format!("join {}", self.names.symbol(member)),
+                c::Due::SyncOf { member } => format!("sync {}", self.names.symbol(member)),
             }),
             Timer::Command(..) | Timer::Wait(..) => None,
         }
