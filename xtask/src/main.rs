@@ -31,7 +31,7 @@ fn main() -> Result<()> {
         ["sim", "cluster", rest @ ..] => simulated(&[&["run", "--quiet", "-p", "baton-chaos-tests", "--bin", "cluster-sim", "--"], rest].concat()),
         ["sim", rest @ ..] => cargo(&[&["run", "--quiet", "-p", "baton-core-sim", "--"], rest].concat()),
         ["chaos", rest @ ..] => {
-            cargo(&["build", "-p", "baton-server", "-p", "baton-chaos-tests", "--bins"])?;
+            binaries()?;
             cargo(&[&["run", "--quiet", "-p", "baton-chaos-tests", "--bin", "nemesis", "--"], rest].concat())
         }
         ["model", rest @ ..] => cargo(&[&["run", "--quiet", "--release", "-p", "baton-model", "--"], rest].concat()),
@@ -46,10 +46,16 @@ fn verify() -> Result<()> {
     cargo(&["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"])?;
     simulated(&["test", "-p", "baton-raft", "--test", "simulated"])?;
     simulated(&["test", "-p", "baton-chaos-tests", "--test", "cluster"])?;
-    cargo(&["build", "-p", "baton-server", "-p", "baton-chaos-tests", "--bins"])?;
+    binaries()?;
     // One test process at a time, and the processes' own run by itself: it counts on its machine.
     cargo(&["test", "--workspace", "--exclude", "baton-chaos-tests"])?;
     cargo(&["test", "-p", "baton-chaos-tests", "--", "--nocapture", "--test-threads=1"])
+}
+
+/// The server apart from the chaos crate, whose switches for bugs it must not have.
+fn binaries() -> Result<()> {
+    cargo(&["build", "-p", "baton-chaos-tests", "--bins"])?;
+    cargo(&["build", "-p", "baton-server"])
 }
 
 /// Builds and runs with the deterministic simulator in place of tokio, in a target folder of its own.
