@@ -5,7 +5,7 @@
 use baton_chaos_tests::cluster::{self, Outcome};
 use std::collections::BTreeSet;
 
-fn seeds() -> u64 { std::env::var("BATON_SEEDS").ok().and_then(|n| n.parse().ok()).unwrap_or(16) }
+fn seeds() -> u64 { std::env::var("BATON_SEEDS").ok().and_then(|n| n.parse().ok()).unwrap_or(cluster::BATCH) }
 fn first_seed() -> u64 { std::env::var("BATON_FIRST").ok().and_then(|n| n.parse().ok()).unwrap_or(0) }
 
 /// A failing story is told to the end.
@@ -34,6 +34,8 @@ fn stories_break_nothing() {
         fine(&o);
     }
     for (what, n) in &fired.0 { println!("  {n:>6}  {what}"); }
+    let silent: Vec<&str> = cluster::KINDS.into_iter().filter(|k| !fired.0.contains_key(k)).collect();
+    assert!(seeds() < cluster::BATCH || silent.is_empty(), "a fault that never happens proves nothing: {silent:?}");
 }
 
 #[test]

@@ -75,7 +75,7 @@ pub fn timer(draft: &mut Draft, group: &GroupId, command: &TimerCommand) {
         }
         TimerCommand::ExpireRebalance { member, revoked_at } => {
             let Some(m) = g.members.get(member).filter(|m| m.epoch != AWAY) else { return };
-            if !m.pending.values().any(|p| p.revoked_at == *revoked_at) {
+            if !m.pending.values().any(|p| p.revoked_at == *revoked_at) && !seeded::on(17) {
                 return;
             }
             // It heartbeats, so it may still be working: refused from now on, its partitions held (`safety.md` 12).
@@ -245,7 +245,7 @@ fn refresh_metadata(draft: &mut Draft, group: &GroupId, bump: Bump) {
         return;
     }
     let changed = wanted.iter().any(|t| g.topics.get(t) != topics.get(t));
-    let gone: Vec<TopicName> = g.topics.iter().filter(|(t, f)| image.topics.get(*t).is_none_or(|n| n.id != f.id)).map(|(t, _)| t.clone()).collect();
+    let gone: Vec<TopicName> = g.topics.iter().filter(|(t, f)| image.topics.get(*t).is_none_or(|n| n.id != f.id && !seeded::on(20))).map(|(t, _)| t.clone()).collect();
     // Whoever stops by a deadline is asked at once; a Kafka member at its own next heartbeat: its grants name the topic that they were for.
     let mut revocations = Vec::new();
     for (id, m) in g.members.iter().filter(|(_, m)| m.conforming() && m.epoch != AWAY) {
@@ -282,6 +282,11 @@ fn retarget(draft: &mut Draft) {
     }
     let epoch = g.epoch;
     match work::assign(g.assignor(limits.default_assignor()), &assign::Input::of(g, &g.topics)) {
+        // Seeded bug 18: what was computed for an earlier epoch, late.
+        Ok(_) if !g.target.is_empty() && seeded::on(18) => {
+            let assignment = g.target.iter().filter(|(m, _)| g.members.contains_key(*m)).map(|(m, t)| (m.clone(), t.clone())).collect();
+            draft.put(Record::Target { epoch, assignment });
+        }
         Ok(assignment) => draft.put(Record::Target { epoch, assignment }),
         // The old target stays in force; it is tried again when the assignment interval is over.
         Err(_) => draft.assignor_failed = true,

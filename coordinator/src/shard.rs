@@ -193,6 +193,11 @@ impl Shard {
     /// The whole replicated state as bytes.
     pub fn snapshot(&self) -> Vec<u8> {
         let mut out = FEATURE_LEVEL.to_be_bytes().to_vec();
+        #[cfg(feature = "seeded-bugs")]
+        if seeded::on(13) {
+            bincode::serialize_into(&mut out, &without_pending(&self.state)).expect("as below");
+            return out;
+        }
         bincode::serialize_into(&mut out, &self.state).expect("a Vec takes every write and the types have no unserialisable value");
         out
     }
@@ -498,4 +503,15 @@ impl Shard {
             }
         }
     }
+}
+
+/// Seeded bug 13: what a snapshot that forgets pending partitions would hold.
+#[cfg(feature = "seeded-bugs")]
+fn without_pending(state: &State) -> State {
+    let mut state = state.clone();
+    for g in state.groups.values_mut().map(Arc::make_mut) {
+        let pending: Vec<Partition> = g.members.values_mut().flat_map(|m| std::mem::take(&mut m.pending).into_keys()).collect();
+        pending.iter().for_each(|p| { g.owners.remove(p); });
+    }
+    state
 }

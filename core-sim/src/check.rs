@@ -116,6 +116,9 @@ impl Judge {
             }
         }
         for (p, o) in &g.offsets {
+            if g.topics.get(&p.topic).is_some_and(|t| t.id != o.topic_id) {
+                return broken("durable", format!("{id} {p}: an offset of a topic that is gone counts for the one that was made again under its name"));
+            }
             let place = (id.clone(), p.clone());
             let now = (o.token.0, o.seq);
             let had = self.seen.insert(place.clone(), now).unwrap_or_default();
@@ -142,6 +145,13 @@ impl Judge {
         let a = self.acked.entry(place).or_default();
         *a = (*a).max((token, seq, offset));
         Ok(())
+    }
+
+    /// What was acknowledged for a partition by now.
+    pub fn acked(&self, place: &Place) -> Option<i64> { self.acked.get(place).map(|a| a.2) }
+    /// An answer to a fetch: not older than what was acknowledged before it was asked.
+    pub fn fetched(&self, place: &Place, asked: Option<i64>, found: Option<i64>) -> Verdict {
+        if found < asked { broken("linearizable", format!("{place:?}: {asked:?} was acknowledged before the fetch, which found {found:?}")) } else { Ok(()) }
     }
 
     /// An answer was let go: what it grants must be committed.

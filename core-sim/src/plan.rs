@@ -67,6 +67,22 @@ impl Plan {
     }
 }
 
+/// Everything that must happen in a batch of stories: a fault that never fires proves nothing.
+pub const KINDS: [&str; 37] = [
+    "administrator removes a member", "answers withheld: no lease", "commits", "copies",
+    "elections", "expired", "fetches", "follower crashed",
+    "group emptied and deleted", "heartbeat during its own removal", "lapses", "leader crashed",
+    "leader cut off", "leader handed over", "leader killed after a session change", "leader paused within its lease",
+    "leader whose wall clock is a month ahead", "lease lapsed, same term", "lost requests", "member cut: both",
+    "member cut: in", "member cut: out", "member killed", "member killed with the leader",
+    "member leaves", "member paused", "old heartbeat after a revocation", "rebalance timeout",
+    "second process under one id", "session changed", "snapshot of another node installed", "subscription changed",
+    "topic deleted", "topic grown", "topic made again at once", "writes",
+    "zombie writes refused by a sink",
+];
+/// So many stories make a batch.
+pub const BATCH: u64 = 200;
+
 /// How often each fault really happened.
 #[derive(Clone, Debug, Default)]
 pub struct Fired(pub BTreeMap<&'static str, u64>);

@@ -7,7 +7,7 @@ use crate::{
     plan::*,
     rng::Rng,
 };
-use baton_coordinator::{config::Limits, ids::Term, metadata::Metadata, record::LogEntry, shard::*};
+use baton_coordinator::{config::Limits, ids::Term, metadata::Metadata, record::LogEntry, seeded, shard::*};
 use std::{collections::VecDeque, sync::Arc};
 
 /// One replica.
@@ -19,6 +19,8 @@ pub struct Node {
     pub applied: usize,
     snapshot: (usize, Vec<u8>),
     pub image: Arc<Metadata>,
+    /// Its wall clock is so far ahead. Only a floor for tokens: it must not matter.
+    wall_ahead_us: u64,
     /// Nothing runs until then (true time): requests queue.
     pub paused: Ms,
     slow_pct: u64,
@@ -49,18 +51,19 @@ pub struct Replicas {
 }
 
 pub fn limits() -> Limits { Limits { history_max: 20, ..Limits::default() } }
+const DAY_US: u64 = 86_400_000_000;
 fn wall(now: Ms) -> u64 { 1_000_000 + now * 1000 }
 
 impl Replicas {
     pub fn new(r: &mut Rng, plan: &Plan) -> Replicas {
         let nodes = (0..3).map(|_| Node {
             shard: Shard::new(1, limits()), clock: Clock { offset: r.below(1_000_000), drift_per_mille: if plan.drift { r.range(0, 100) as i64 - 50 } else { 0 } },
-            up: true, restart_at: 0, applied: 0, snapshot: (0, Shard::new(1, limits()).snapshot()), image: Arc::default(), paused: 0, slow_pct: r.range(5, 60), led_at: 0,
+            up: true, restart_at: 0, applied: 0, snapshot: (0, Shard::new(1, limits()).snapshot()), image: Arc::default(), paused: 0, wall_ahead_us: *r.pick(&[0, 0, 250_000, 60_000_000, 30 * DAY_US]).unwrap_or(&0), slow_pct: r.range(5, 60), led_at: 0,
         });
         Replicas { nodes: nodes.collect(), log: Vec::new(), term: 0, leader: None, gate: false, elect_at: 0, deposed: None, pending: VecDeque::new(), lapse: None, force_deleted: false, image: Arc::default() }
     }
     /// The two clocks of a node.
-    pub fn clocks(&self, n: usize, now: Ms) -> Now { Now { mono_ms: self.nodes[n].clock.at(now), wall_us: wall(now) + n as u64 * 250_000 } }
+    pub fn clocks(&self, n: usize, now: Ms) -> Now { Now { mono_ms: self.nodes[n].clock.at(now), wall_us: wall(now) + self.nodes[n].wall_ahead_us } }
     /// Whether a lease check of this node in this term passes now.
     pub fn lease(&self, n: usize, term: Term, now: Ms) -> bool {
         if !self.nodes[n].up {
@@ -136,7 +139,7 @@ impl Replicas {
             self.lapse = None;
             if let (Some(n), true) = (self.leader, self.gate) {
                 let (clocks, term) = (self.clocks(n, now), self.term);
-                self.nodes[n].shard.lead(n as u64, term, clocks);
+                if !seeded::on(28) { self.nodes[n].shard.lead(n as u64, term, clocks); }
                 self.nodes[n].led_at = now;
             }
         }
@@ -171,8 +174,23 @@ impl Replicas {
                 self.nodes[n].shard.lead(n as u64, term, clocks);
                 self.nodes[n].led_at = now;
                 self.gate = true;
+                if self.nodes[n].wall_ahead_us >= DAY_US { fired.hit("leader whose wall clock is a month ahead"); }
             }
-            if r.ppm(2_000) {
+            // A follower takes over another node's snapshot, if that is newer than what it has.
+            if r.ppm(5_000) {
+                let from = r.below(3) as usize;
+                let (at, bytes) = self.nodes[from].snapshot.clone();
+                let newer = at > self.nodes[n].applied;
+                if !mine && from != n && (newer || (at > 0 && seeded::on(14))) {
+                    fired.hit("snapshot of another node installed");
+                    let (image, clocks) = (self.nodes[n].image.clone(), self.clocks(n, now));
+                    let node = &mut self.nodes[n];
+                    if node.shard.install(&bytes).is_err() { return broken("replicas-agree", "a snapshot cannot be installed") }
+                    if newer { node.applied = at; }
+                    node.shard.metadata(image, clocks);
+                }
+            }
+            if r.ppm(8_000) {
                 self.nodes[n].snapshot = (self.nodes[n].applied, self.nodes[n].shard.snapshot());
             }
         }

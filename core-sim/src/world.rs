@@ -3,7 +3,7 @@
 mod faults;
 mod shell;
 
-use crate::{check::*, member::*, plan::*, replicas::Replicas, rng::Rng};
+use crate::{check::*, member::*, plan::*, replicas::Replicas, rng::Rng, timeline::Timeline};
 use baton_coordinator::{command::*, ids::*, metadata::*, seeded};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -22,6 +22,8 @@ pub struct Outcome {
     pub trace: u64,
     /// Who did what when; empty unless asked for.
     pub story: Vec<String>,
+    /// Who owned what when, with the faults beside it; empty unless asked for.
+    pub timeline: Timeline,
     /// How often the branch of the seeded bug that is on was reached.
     pub reached: u64,
     pub settled_after: Ms,
@@ -47,6 +49,10 @@ struct Call {
     group: GroupId,
     command: Command,
     deletions: u64,
+    /// A fetch: of which partition, and what had been acknowledged when it was asked.
+    asked: Option<(Place, Option<i64>)>,
+    /// The committed membership when it arrived, if it is a heartbeat's.
+    member_at: Option<AssignmentRevision>,
 }
 
 /// The simulated world.
@@ -64,6 +70,7 @@ pub struct World {
     judge: Judge,
     fired: Fired,
     story: Option<Vec<String>>,
+    timeline: Timeline,
     trace: u64,
     /// True arrival of the last heartbeat of a process that was answered with success.
     accepted: BTreeMap<(GroupId, MemberId, Incarnation), Ms>,
@@ -71,6 +78,8 @@ pub struct World {
     proposed: BTreeMap<usize, (Term, u64, BTreeSet<GroupId>)>,
     offsets: BTreeMap<Place, i64>,
     incarnations: u128,
+    /// Seen outside of a step that can say so.
+    wrong: Option<Broken>,
 }
 
 /// Plays `seed`, with seeded bug `bug` (0: none); `tell` keeps the story.
@@ -85,7 +94,8 @@ pub fn run(seed: u64, bug: u8, tell: bool) -> Outcome {
     let reached = seeded::reached();
     seeded::set(0);
     let settled_after = w.now.saturating_sub(CHAOS);
-    Outcome { seed, plan: w.plan, broken: result.err().map(|b| (w.now, b)), fired: w.fired, trace: w.trace, story: w.story.unwrap_or_default(), reached, settled_after }
+    w.timeline.close(w.now, result.as_ref().err());
+    Outcome { seed, timeline: w.timeline, plan: w.plan, broken: result.err().map(|b| (w.now, b)), fired: w.fired, trace: w.trace, story: w.story.unwrap_or_default(), reached, settled_after }
 }
 
 impl World {
@@ -96,7 +106,7 @@ impl World {
         let groups = (0..plan.groups).map(|g| GroupId::from(format!("g{g}").as_str())).collect();
         let mut w = World {
             r, plan, now: 0, replicas, processes: Vec::new(), groups, meta: Metadata::default(), queue: BTreeMap::new(), next: 0, calls: Vec::new(), judge: Judge::default(),
-            fired: Fired::default(), story: tell.then(Vec::new), trace: 0, accepted: BTreeMap::new(), proposed: BTreeMap::new(), offsets: BTreeMap::new(), incarnations: 0,
+            fired: Fired::default(), story: tell.then(Vec::new), timeline: Timeline::default(), trace: 0, accepted: BTreeMap::new(), proposed: BTreeMap::new(), offsets: BTreeMap::new(), incarnations: 0, wrong: None,
         };
         for t in ["a", "b"] {
             let partitions = w.plan.partitions;
@@ -113,7 +123,10 @@ impl World {
 
     fn tell(&mut self, what: impl FnOnce(&World) -> String) {
         if self.story.is_some() {
-            let line = format!("{:>7} ms  {}", self.now, what(self));
+            let what = what(self);
+            // Requests and answers are too many for a picture.
+            if !what.contains(" gets #") && !what.contains(" hears ") && !what.contains(" takes ") { self.timeline.mark(self.now, what.clone()); }
+            let line = format!("{:>7} ms  {what}", self.now);
             if let Some(s) = &mut self.story {
                 s.push(line);
             }
@@ -145,6 +158,7 @@ impl World {
                 }
             }
             self.events()?;
+            self.wrong.take().map_or(Ok(()), Err)?;
             self.shells()?;
             for i in 0..self.processes.len() {
                 if self.now >= self.processes[i].paused {
@@ -153,7 +167,12 @@ impl World {
             }
             self.sinks()?;
             let beliefs = self.processes.iter().filter(|p| !p.zombie).flat_map(|p| p.beliefs(self.now).map(|(q, t)| (&p.group, q, t, p.name.as_str())));
-            self.judge.believers(self.now, beliefs)?;
+            let verdict = self.judge.believers(self.now, beliefs);
+            if self.story.is_some() {
+                let beliefs = self.processes.iter().flat_map(|p| p.beliefs(self.now).map(|(q, t)| (format!("{} {q}", p.group), p.name.clone(), t)));
+                self.timeline.look(self.now, beliefs.collect());
+            }
+            verdict?;
             if calm && self.now >= CHAOS + 6_000 && self.now.is_multiple_of(500) {
                 match self.settled() {
                     Ok(()) => settled += 1,
@@ -244,12 +263,12 @@ impl World {
         let group = p.map_or_else(|| self.groups[0].clone(), |p| p.group.clone());
         let deletions = self.judge.deletions.get(&group).copied().unwrap_or_default();
         let (life, sent) = p.map_or((0, 0), |p| (p.life, p.clock.at(self.now)));
-        self.calls.push(Call { process, life, sent, arrived: 0, copy: false, group, command, deletions });
+        self.calls.push(Call { process, life, sent, arrived: 0, copy: false, group, command, deletions, asked: None, member_at: None });
         self.calls.len() - 1
     }
     fn copy(&mut self, call: usize) -> usize {
         let c = &self.calls[call];
-        let copy = Call { process: c.process, life: c.life, sent: c.sent, arrived: 0, copy: true, group: c.group.clone(), command: c.command.clone(), deletions: c.deletions };
+        let copy = Call { process: c.process, life: c.life, sent: c.sent, arrived: 0, copy: true, group: c.group.clone(), command: c.command.clone(), deletions: c.deletions, asked: c.asked.clone(), member_at: None };
         self.calls.push(copy);
         self.calls.len() - 1
     }
@@ -271,8 +290,11 @@ impl World {
         }
         // Some processes stay with a leader that was replaced.
         let stays = |i: usize| i.is_multiple_of(2);
-        let deposed = self.replicas.deposed.filter(|_| self.calls[call].process.is_some_and(stays)).map(|d| d.node);
-        let stray = (!calm && self.r.pct(2)).then(|| self.r.below(3) as usize);
+        let deposed = self.replicas.deposed.map(|d| d.node);
+        let strays = deposed.is_some() && self.r.pct(15);
+        let deposed = deposed.filter(|_| strays || self.calls[call].process.is_some_and(stays));
+        let stray_pct = if matches!(self.calls[call].command, Command::FetchOffsets { .. }) { 60 } else { 2 };
+        let stray = (!calm && self.r.pct(stray_pct)).then(|| self.r.below(3) as usize);
         self.at(self.now + delay, Ev::Request { node: to.or(deposed).or(stray), call });
     }
 
@@ -317,8 +339,15 @@ impl World {
             let place = (p.group.clone(), q.clone());
             let accepted = self.judge.write(&place, token, !p.zombie, &p.name)?;
             self.fired.hit(if accepted { "writes" } else { "zombie writes refused by a sink" });
-            if !self.calm() && accepted && self.r.ppm(self.plan.commits * 5) {
-                let p = &mut self.processes[i];
+            if !self.calm() && self.r.ppm(self.plan.commits * 5) {
+                self.fired.hit("fetches");
+                let asked = Some((place.clone(), self.judge.acked(&place)));
+                let call = self.call(Some(i), Command::FetchOffsets { topic: Some(q.topic.clone()), partition: Some(q.partition) });
+                self.calls[call].asked = asked;
+                self.post(call, None);
+            }
+            let p = &mut self.processes[i];
+            if self.now < CHAOS && accepted && self.r.ppm(self.plan.commits * 5) {
                 p.commit_seq += 1;
                 let member = Some(CommitMember { member: p.id.clone(), incarnation: p.incarnation, commit_seq: p.commit_seq });
                 let n = self.offsets.entry(place).or_default();

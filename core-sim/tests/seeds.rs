@@ -14,6 +14,14 @@ fn first_broken(seeds: std::ops::Range<u64>, bug: u8) -> Option<(u64, &'static s
 }
 
 #[test]
+fn every_fault_happens_in_a_batch() {
+    let mut fired = baton_core_sim::plan::Fired::default();
+    (0..baton_core_sim::plan::BATCH).for_each(|seed| fired.add(&run(seed, 0, false).fired));
+    let silent: Vec<&str> = baton_core_sim::plan::KINDS.into_iter().filter(|k| !fired.0.contains_key(k)).collect();
+    assert!(silent.is_empty(), "these never happened: {silent:?}");
+}
+
+#[test]
 fn three_hundred_stories_break_nothing() {
     let broken = first_broken(0..300, 0);
     assert!(broken.is_none(), "{broken:?}; replay: cargo run -p baton-core-sim -- replay SEED");

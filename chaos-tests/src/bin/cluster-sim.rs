@@ -1,5 +1,5 @@
-//! Plays stories of a simulated cluster: `run --seeds A..B [--bug N]`, `replay SEED [--bug N]`, `mutants [--seeds N]`.
-//! Only in a build with `--cfg madsim`: `cargo xtask sim cluster …` makes one.
+//! Plays stories of a simulated cluster: `run --seeds A..B [--bug N] [--html FILE]`, `replay SEED [--bug N] [--html FILE]`, `mutants [--seeds N]`,
+//! `soak --hours H [--state FILE]`. Only in a build with `--cfg madsim`: `cargo xtask sim cluster …` makes one.
 
 #[cfg(not(madsim))]
 fn main() {
@@ -11,14 +11,20 @@ fn main() {
 fn main() -> std::process::ExitCode {
     match cli::main() {
         Ok(()) => std::process::ExitCode::SUCCESS,
-        Err(e) => { eprintln!("{e:#}"); std::process::ExitCode::FAILURE }
+        Err(e) => {
+            eprintln!("{e:#}");
+            std::process::ExitCode::FAILURE
+        }
     }
 }
 
 #[cfg(madsim)]
 mod cli {
     use anyhow::{Context, Result, bail};
-    use baton_chaos_tests::{cluster::{BUGS, Outcome, run}, core_sim::plan::Fired};
+    use baton_chaos_tests::{
+        cluster::{BATCH, BUGS, KINDS, Outcome, Plan, play_plan, run, soak},
+        core_sim::plan::Fired,
+    };
     use std::time::Instant;
 
     pub fn main() -> Result<()> {
@@ -30,11 +36,12 @@ mod cli {
             Some("run") => {
                 let seeds = value("--seeds").unwrap_or("0..40".into());
                 let (a, b) = seeds.split_once("..").context("--seeds wants A..B")?;
-                stories(a.parse()?, b.parse()?, bug)
+                stories(a.parse()?, b.parse()?, bug, value("--html"))
             }
-            Some("replay") => replay(args.get(1).context("replay SEED [--bug N]")?.parse()?, bug),
+            Some("replay") => replay(args.get(1).context("replay SEED [--bug N] [--html FILE]")?.parse()?, bug, value("--html")),
             Some("mutants") => mutants(value("--seeds").map_or(Ok(60), |b| b.parse())?, bug),
-            _ => bail!("cluster-sim run --seeds A..B [--bug N] | replay SEED [--bug N] | mutants [--seeds N] [--bug N]"),
+            Some("soak") => soak::soak(value("--hours").context("soak --hours H [--state FILE]")?.parse()?, &value("--state").unwrap_or("target/sim-soak.json".into())),
+            _ => bail!("cluster-sim run --seeds A..B [--bug N] [--html FILE] | replay SEED [--bug N] [--html FILE] | mutants [--seeds N] [--bug N] | soak --hours H [--state FILE]"),
         }
     }
 
@@ -43,8 +50,14 @@ mod cli {
         let with = if bug > 0 { format!(" --bug {bug}") } else { String::new() };
         Some(format!("seed {}: {} at {at} ms: {}\n  replay: cargo xtask sim cluster replay {}{with}", o.seed, why.invariant, why.what, o.seed))
     }
+    fn picture(o: &Outcome, file: Option<&String>) -> Result<()> {
+        let Some(file) = file else { return Ok(()) };
+        std::fs::write(file, o.timeline.html(&format!("Simulated cluster, seed {}", o.seed))).with_context(|| format!("{file} cannot be written"))?;
+        println!("  the story as a picture: {file}");
+        Ok(())
+    }
 
-    fn stories(a: u64, b: u64, bug: u8) -> Result<()> {
+    fn stories(a: u64, b: u64, bug: u8, html: Option<String>) -> Result<()> {
         let (mut fired, mut failed, mut simulated, begin) = (Fired::default(), Vec::new(), 0, Instant::now());
         for seed in a..b {
             let o = run(seed, bug);
@@ -52,29 +65,33 @@ mod cli {
             simulated += o.simulated_ms;
             if let Some(text) = told(&o, bug) {
                 println!("{text}");
+                if failed.is_empty() { picture(&o, html.as_ref())?; }
                 failed.push(seed);
             }
         }
         println!("\nfaults and events that happened in seeds {a}..{b}:");
         for (what, n) in &fired.0 { println!("  {n:>8}  {what}"); }
+        let silent: Vec<&str> = KINDS.into_iter().filter(|k| !fired.0.contains_key(k)).collect();
+        if !silent.is_empty() { println!("did not happen: {}", silent.join(", ")); }
         println!("{} simulated s in {:.1} s", simulated / 1_000, begin.elapsed().as_secs_f64());
-        if failed.is_empty() {
-            println!("{} stories, none broke an invariant", b - a);
-            Ok(())
-        } else {
-            bail!("{} of {} stories broke an invariant: {failed:?}", failed.len(), b - a)
-        }
+        if !failed.is_empty() { bail!("{} of {} stories broke an invariant: {failed:?}", failed.len(), b - a) }
+        if !silent.is_empty() && b - a >= BATCH && bug == 0 { bail!("a fault that never happens proves nothing: {silent:?}") }
+        println!("{} stories, none broke an invariant", b - a);
+        Ok(())
     }
 
-    fn replay(seed: u64, bug: u8) -> Result<()> {
+    fn replay(seed: u64, bug: u8, html: Option<String>) -> Result<()> {
         let o = run(seed, bug);
         println!("seed {seed}: {:#?}", o.plan);
         for line in &o.story { println!("{line}"); }
         println!("digest {:016x}, {} events, {:?}", o.digest, o.events, o.work);
-        match told(&o, bug) {
-            Some(text) => bail!(text),
-            None => { println!("no invariant was broken"); Ok(()) }
-        }
+        picture(&o, html.as_ref())?;
+        let Some(text) = told(&o, bug) else {
+            println!("no invariant was broken");
+            return Ok(());
+        };
+        let acts: Vec<String> = soak::shrink(&o, |plan: Plan| play_plan(seed, plan, bug)).iter().map(|(at, act)| format!("  {at:>7} ms  {act:?}")).collect();
+        bail!("{text}\nof its {} acts these are enough:\n{}", o.plan.acts.len(), acts.join("\n"))
     }
 
     fn mutants(most: u64, only: u8) -> Result<()> {

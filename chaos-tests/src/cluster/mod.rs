@@ -9,12 +9,13 @@ mod judge;
 mod members;
 mod plan;
 mod play;
+pub mod soak;
 mod world;
 
 pub use baton_core_sim::check::Broken;
-pub use plan::{Act, Plan};
+pub use plan::{Act, BATCH, KINDS, Plan};
 
-use baton_core_sim::plan::Fired;
+use baton_core_sim::{plan::Fired, timeline::Timeline};
 use madsim::runtime::Runtime;
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -38,6 +39,8 @@ pub struct Outcome {
     pub reached: u64,
     pub simulated_ms: u64,
     pub work: Work,
+    /// Who believed what when, with the acts beside it.
+    pub timeline: Timeline,
 }
 
 /// How much happened: a run that did too little says nothing.
@@ -80,8 +83,10 @@ pub fn play_plan(seed: u64, plan: Plan, bug: u8) -> Outcome {
         let now = seen.now_ms;
         seen.broken.get_or_insert((now, Broken { invariant: "panic", what: text }));
     }
+    let mut timeline = std::mem::take(&mut seen.timeline);
+    timeline.broken = seen.broken.as_ref().map(|(at, b)| (*at, format!("{}: {}", b.invariant, b.what)));
     Outcome {
-        seed, plan, broken: seen.broken.take(), fired: std::mem::take(&mut seen.fired), digest: seen.digest, events: seen.events, story: std::mem::take(&mut seen.story),
+        seed, plan, timeline, broken: seen.broken.take(), fired: std::mem::take(&mut seen.fired), digest: seen.digest, events: seen.events, story: std::mem::take(&mut seen.story),
         reached: ended.unwrap_or(0), simulated_ms: seen.now_ms, work: seen.work,
     }
 }

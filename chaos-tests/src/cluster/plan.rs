@@ -41,6 +41,15 @@ pub enum Act {
     Session { group: u64, ms: Ms },
 }
 
+/// Everything that must happen in a batch of stories: an act that never fires proves nothing.
+pub const KINDS: [&str; 25] = [
+    "leader killed", "node killed", "all nodes killed", "node killed in mid-write", "node paused", "leader paused", "leader alone cut off", "network split", "link cut one way", "link flaps",
+    "follower bounced under a lease", "messages lost", "messages late", "leadership transferred", "rolling restart", "member joins", "member leaves", "member killed", "member cut off",
+    "member not heard", "member hears nothing", "member paused", "topic grown", "member removed by an administrator", "session changed",
+];
+/// So many stories make a batch.
+pub const BATCH: u64 = 40;
+
 impl Act {
     /// How long its effect may last.
     fn lasts(&self) -> Ms {
@@ -106,7 +115,7 @@ pub struct Plan {
 
 /// The cluster and its first members come up before the first act.
 const BEGIN: Ms = 6_000;
-const KINDS: u64 = 23;
+const ACTS: u64 = 23;
 /// The kinds that stories are aimed at: all nodes killed, a leader cut off alone, a follower bounced, a member that hears nothing, a split.
 const AIMED: [u64; 5] = [2, 6, 9, 17, 21];
 
@@ -124,7 +133,7 @@ impl Plan {
             plan.aim(&mut r);
             return plan;
         }
-        let kinds: Vec<u64> = (0..KINDS).filter(|_| r.pct(40)).collect();
+        let kinds: Vec<u64> = (0..ACTS).filter(|_| r.pct(40)).collect();
         let mut at = BEGIN;
         while at < plan.calm_at {
             if let Some(kind) = r.pick(&kinds).copied() {

@@ -9,7 +9,7 @@ use super::{
 use crate::belief;
 use baton_client::Admin;
 use baton_coordinator::{ids::{GroupId, TopicName}, shard::shard_of};
-use baton_core_sim::check::{Verdict, broken};
+use baton_core_sim::{check::{Verdict, broken}, timeline::Span};
 use madsim::{net::NetSim, rand::{Rng, thread_rng}, time::sleep};
 use serde_json::json;
 use std::{
@@ -337,6 +337,9 @@ async fn end(world: &Arc<World>) {
     for h in hosts { world.sim.kill(h); }
     let (beliefs, mut wrong) = belief::beliefs(&records);
     wrong.extend(belief::judge(&beliefs));
+    let ms = |ns: u64| ns.min(now * 1_000_000) / 1_000_000;
+    world.seen().timeline.spans = beliefs.iter()
+        .map(|b| Span { row: b.partition.clone(), who: b.member.clone(), token: b.token, from: ms(b.from), to: ms(b.to), end: format!("{:?}", b.end) }).collect();
     if let Some(v) = wrong.first() { world.broken("one-believer", v.to_string()); }
     pause(10).await;
     world.seen().now_ms = now;

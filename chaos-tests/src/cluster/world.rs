@@ -1,7 +1,7 @@
 //! The nodes of the cluster, their disks and links, and everything that is seen of the story: events, story lines, what fired, what broke.
 
 use super::{Broken, Plan, Work, judge::Judge, members::Process, plan::Ms};
-use baton_core_sim::plan::Fired;
+use baton_core_sim::{plan::Fired, timeline::Timeline};
 use baton_node::{Node, NodeConfig};
 use baton_raft::RaftConfig;
 use baton_storage::{Crash, SimDisk};
@@ -30,6 +30,7 @@ pub struct Seen {
     pub broken: Option<(Ms, Broken)>,
     pub judge: Judge,
     pub work: Work,
+    pub timeline: Timeline,
     /// Running nodes.
     pub nodes: BTreeMap<u64, Node>,
     /// All worker processes, dead ones too, by their name.
@@ -83,6 +84,10 @@ impl World {
         let mut seen = self.seen();
         seen.digest = what.bytes().chain(ns.to_be_bytes()).fold(seen.digest, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3).rotate_left(1));
         seen.events += 1;
+        // What members and offsets do all the time is not marked.
+        if ["act:", "node ", "BROKEN", "everything"].iter().any(|w| what.starts_with(w)) || what.ends_with("is killed") || what.contains(" starts in ") {
+            seen.timeline.mark(ns / 1_000_000, what.clone());
+        }
         seen.story.push(format!("{:>9.3} s  {what}", ns as f64 / 1e9));
     }
     pub fn fired(&self, what: &'static str) { self.seen().fired.hit(what); }
@@ -168,7 +173,10 @@ async fn live(id: u64, world: Arc<World>) {
     };
     world.event(format!("node {id} is up"));
     world.seen().nodes.insert(id, node.clone());
-    let failed = { let (node, world) = (node.clone(), world.clone()); async move { world.broken("live", format!("node {id} cannot go on: {}", node.failed().await)) } };
+    let failed = { let (node, world) = (node.clone(), world.clone()); async move {
+        let why = node.failed().await;
+        if world.dying().contains(&id) { world.event(format!("node {id} stops: {why}")) } else { world.broken("live", format!("node {id} cannot go on: {why}")) }
+    } };
     tokio::spawn(failed);
     for shard in 0..world.plan.shards { tokio::spawn(probe(id, shard, node.clone(), world.clone())); }
     let listener = match tokio::net::TcpListener::bind(http(id)).await {

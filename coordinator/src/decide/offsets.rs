@@ -63,13 +63,14 @@ fn admissible(draft: &Draft, g: &Group, member: Option<&CommitMember>, o: &Commi
         return if known { Ok(()) } else { Err(CommitRefusal::UnknownPartition) };
     };
     match g.owners.get(&o.partition) {
-        Some(x) if x.member == member.member && x.incarnation == member.incarnation && x.token == o.token => {
+        Some(x) if x.member == member.member && x.incarnation == member.incarnation && (x.token == o.token || seeded::on(9)) => {
             // Asked back because its topic was deleted: a position in it is of no use, least of all to a topic made again under its name.
             let granted = g.members.get(&x.member).and_then(|m| m.assigned.get(&o.partition).or(m.pending.get(&o.partition).map(|p| &p.grant)));
             if granted.is_some_and(|x| g.topics.get(&o.partition.topic).is_none_or(|t| t.id != x.topic_id)) {
                 return Err(CommitRefusal::UnknownPartition);
             }
         }
+        Some(_) if seeded::on(10) => {}
         Some(_) => return Err(CommitRefusal::StaleToken),
         None if g.topics.get(&o.partition.topic).is_none_or(|t| o.partition.partition >= t.partitions) => return Err(CommitRefusal::UnknownPartition),
         None => return Err(CommitRefusal::StaleToken),
@@ -222,7 +223,7 @@ pub fn forget_gone(draft: &mut Draft) {
 
 fn gone<'a>(g: &'a Group, image: &'a Metadata) -> impl Iterator<Item = &'a Partition> {
     let behind = image.revision < g.metadata_revision;
-    g.offsets.iter().filter(move |(p, o)| !behind && image.topics.get(&p.topic).is_none_or(|t| t.id != o.topic_id)).map(|(p, _)| p)
+    g.offsets.iter().filter(move |(p, o)| !behind && image.topics.get(&p.topic).is_none_or(|t| t.id != o.topic_id && !seeded::on(20))).map(|(p, _)| p)
 }
 
 /// Offsets older than their retention, on the shard's time. A topic that a member subscribes to keeps its offsets, and so does a held partition.

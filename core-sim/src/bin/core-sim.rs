@@ -1,7 +1,7 @@
-//! Runs stories: `run --seeds A..B`, `replay SEED [--bug N]`, `mutants [--seeds N]`.
+//! Runs stories: `run --seeds A..B`, `replay SEED [--bug N] [--html FILE]`, `mutants [--seeds N]`.
 
 use anyhow::{Context, Result, bail};
-use baton_core_sim::{bugs, plan::Fired, run};
+use baton_core_sim::{bugs, plan::{BATCH, Fired, KINDS}, run};
 
 fn main() -> Result<()> {
     std::panic::set_hook(Box::new(|_| {}));
@@ -13,9 +13,9 @@ fn main() -> Result<()> {
             let (a, b) = seeds.split_once("..").context("--seeds wants A..B")?;
             stories(a.parse()?, b.parse()?, value("--bug").map_or(Ok(0), |b| b.parse())?)
         }
-        Some("replay") => replay(args.get(1).context("replay SEED [--bug N]")?.parse()?, value("--bug").map_or(Ok(0), |b| b.parse())?),
+        Some("replay") => replay(args.get(1).context("replay SEED [--bug N] [--html FILE]")?.parse()?, value("--bug").map_or(Ok(0), |b| b.parse())?, value("--html")),
         Some("mutants") => mutants(value("--seeds").map_or(Ok(300), |b| b.parse())?),
-        _ => bail!("core-sim run --seeds A..B | replay SEED [--bug N] | mutants [--seeds N]"),
+        _ => bail!("core-sim run --seeds A..B | replay SEED [--bug N] [--html FILE] | mutants [--seeds N]"),
     }
 }
 
@@ -34,6 +34,13 @@ fn stories(a: u64, b: u64, bug: u8) -> Result<()> {
     for (what, n) in &fired.0 {
         println!("  {n:>8}  {what}");
     }
+    let silent: Vec<&str> = KINDS.into_iter().filter(|k| !fired.0.contains_key(k)).collect();
+    if !silent.is_empty() {
+        println!("did not happen: {}", silent.join(", "));
+    }
+    if !silent.is_empty() && b - a >= BATCH && bug == 0 {
+        bail!("a fault that never happens proves nothing: {silent:?}");
+    }
     println!("slowest story was settled {slowest} ms after the faults ended");
     if failed.is_empty() {
         println!("{} stories, none broke an invariant", b - a);
@@ -43,13 +50,17 @@ fn stories(a: u64, b: u64, bug: u8) -> Result<()> {
     }
 }
 
-fn replay(seed: u64, bug: u8) -> Result<()> {
+fn replay(seed: u64, bug: u8, html: Option<String>) -> Result<()> {
     let o = run(seed, bug, true);
     println!("seed {seed}: {:#?}", o.plan);
     for line in &o.story {
         println!("{line}");
     }
     println!("trace {:016x}", o.trace);
+    if let Some(file) = html {
+        std::fs::write(&file, o.timeline.html(&format!("Core simulation, seed {seed}"))).with_context(|| format!("{file} cannot be written"))?;
+        println!("the story as a picture: {file}");
+    }
     match o.broken {
         Some((at, why)) => bail!("{} at {at} ms: {}", why.invariant, why.what),
         None => {

@@ -14,11 +14,15 @@ impl World {
             return self.at(later, Ev::Request { node, call });
         }
         if self.replicas.nodes[n].shard.leading().is_none() {
+            if let (Command::FetchOffsets { .. }, true) = (&self.calls[call].command, seeded::on(8)) {
+                return self.read_applied(n, call);
+            }
             return self.refuse(call);
         }
+        let member_at = self.membership(call);
         let clocks = self.replicas.clocks(n, self.now);
         let c = &mut self.calls[call];
-        c.arrived = self.now;
+        (c.arrived, c.member_at) = (self.now, member_at);
         let request = Request { group: c.group.clone(), command: c.command.clone(), budget_ms: Some(5_000), min_meta_revision: 0 };
         self.replicas.nodes[n].shard.handle(Ticket(call as u64), request, clocks);
         self.mark(call as u64);
@@ -31,6 +35,22 @@ impl World {
             };
             format!("node {n} gets #{call}{} of {who}: {what}", if c.copy { " (copy)" } else { "" })
         });
+    }
+    /// When the member of a heartbeat last joined, as committed by now.
+    fn membership(&self, call: usize) -> Option<AssignmentRevision> {
+        let c = &self.calls[call];
+        let Command::Heartbeat(h) = &c.command else { return None };
+        self.replicas.newest().shard.group(&c.group)?.members.get(&h.member).filter(|m| m.incarnation == h.incarnation).map(|m| m.joined_at)
+    }
+    /// Seeded bug 8: a node that does not lead reads from what it has applied.
+    fn read_applied(&mut self, n: usize, call: usize) {
+        let c = &self.calls[call];
+        let Some((place, asked)) = &c.asked else { return };
+        let found = self.replicas.nodes[n].shard.group(&c.group).and_then(|g| g.offsets.get(&place.1)).map(|o| o.offset);
+        let current = self.judge.deletions.get(&c.group).copied().unwrap_or_default() == c.deletions;
+        if current && let Err(b) = self.judge.fetched(place, *asked, found) {
+            self.wrong.get_or_insert(b);
+        }
     }
     fn refuse(&mut self, call: usize) {
         let result = Err(GroupError::Unavailable { reason: "not the leader".into() });
@@ -52,7 +72,8 @@ impl World {
             return Ok(());
         }
         let same_term = n.shard.leading() == Some(term);
-        if !(same_term && (self.replicas.lease(node, term, self.now) || seeded::on(7))) {
+        let bug = seeded::on(7) || (result.is_err() && seeded::on(26));
+        if !(same_term && (self.replicas.lease(node, term, self.now) || bug)) {
             self.fired.hit("answers withheld: no lease");
             self.refuse(call);
             return Ok(());
@@ -63,6 +84,27 @@ impl World {
                 self.judge.answered(&c.group, v)?;
                 let last = self.accepted.entry((c.group.clone(), h.member.clone(), h.incarnation)).or_default();
                 *last = (*last).max(c.arrived);
+            }
+            (Command::Heartbeat(h), Err(GroupError::FencedMemberEpoch { received, stored })) if received <= stored => {
+                return broken("epochs", format!("{} {} is fenced for epoch {received}, which is not above the stored {stored}", c.group, h.member));
+            }
+            (Command::Heartbeat(h), Err(GroupError::FencedMemberEpoch { received, .. })) => {
+                let committed = self.replicas.newest().shard.group(&c.group).and_then(|g| g.members.get(&h.member)).filter(|m| m.incarnation == h.incarnation).map(|m| m.epoch);
+                if committed.is_some_and(|e| e >= *received) {
+                    return broken("answers-committed", format!("node {node} refuses {} for epoch {received}, which is committed", h.member));
+                }
+            }
+            (Command::Heartbeat(h), Err(GroupError::UnknownMember { .. } | GroupError::UnknownGroup { .. })) => {
+                if c.member_at.is_some() && c.member_at == self.membership(call) {
+                    return broken("answers-committed", format!("node {node} says that {} does not know {}, which is a member of it all the time", c.group, h.member));
+                }
+            }
+            (Command::FetchOffsets { .. }, Ok(Response::Offsets(found))) => {
+                if let Some((place, asked)) = &c.asked
+                    && self.judge.deletions.get(&c.group).copied().unwrap_or_default() == c.deletions
+                {
+                    self.judge.fetched(place, *asked, found.first().map(|o| o.offset))?;
+                }
             }
             (Command::Commit(asked), Ok(Response::Committed(results))) => {
                 let current = self.judge.deletions.get(&c.group).copied().unwrap_or_default() == c.deletions;
@@ -135,7 +177,7 @@ impl World {
         }
         self.proposed.insert(n, (entry.term, entry.base_sequence, entry.batches.iter().map(|b| b.group.clone()).collect()));
         self.mark(entry.base_sequence ^ 0x77);
-        let mut removed = Vec::new();
+        let (mut removed, mut asked_back) = (Vec::new(), Vec::new());
         for b in &entry.batches {
             for r in &b.records {
                 match r {
@@ -148,7 +190,13 @@ impl World {
                             self.fired.hit("expired");
                             self.expired_in_time(n, &b.group, m)?;
                         }
+                        if let ("fenced", Some(m)) = (h.kind.as_str(), &h.member) {
+                            self.fired.hit("rebalance timeout");
+                            let owes = self.replicas.nodes[n].shard.group(&b.group).and_then(|g| g.members.get(m)).is_some_and(|m| !m.pending.is_empty());
+                            if !owes { return broken("timers", format!("{}: {m} is fenced for its rebalance timeout and has nothing to give back", b.group)); }
+                        }
                     }
+                    Record::Reconciled(r) if !r.revoked.is_empty() => asked_back.push((b.group.clone(), r.member.clone(), r.revoked.clone())),
                     Record::Removed { member, .. } => removed.push((b.group.clone(), member.clone())),
                     _ => {}
                 }
@@ -167,8 +215,31 @@ impl World {
                 }
             }
         }
+        for (g, m, partitions) in asked_back {
+            self.old_heartbeat(&g, &m, &partitions, self.now + delay);
+        }
         self.replicas.propose(n, entry, self.now, delay);
         Ok(())
+    }
+
+    /// Aimed: a copy of what the member said before it had the partitions that are asked back now.
+    fn old_heartbeat(&mut self, group: &GroupId, member: &MemberId, partitions: &[Partition], at: Ms) {
+        if !self.plan.aimed || self.calm() || !self.r.pct(50) {
+            return;
+        }
+        let Some(m) = self.replicas.newest().shard.group(group).and_then(|g| g.members.get(member)) else { return };
+        let incarnation = m.incarnation;
+        let says_without = |c: &Call| {
+            c.group == *group && matches!(&c.command, Command::Heartbeat(h) if h.member == *member && h.incarnation == incarnation && h.epoch > 0
+                && h.owned.as_ref().is_some_and(|o| partitions.iter().any(|p| !o.contains(p))))
+        };
+        let from = self.calls.len().saturating_sub(2_000);
+        if let Some(old) = self.calls[from..].iter().position(says_without) {
+            self.fired.hit("old heartbeat after a revocation");
+            let copy = self.copy(from + old);
+            let at = at + self.r.range(20, 400);
+            self.at(at, Ev::Request { node: None, call: copy });
+        }
     }
 
     /// Nobody is expired before its promised session has passed, on the leader's clock, since it was last heard or since this leader began.
