@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 /// How many differences of one file are printed in full.
-const DETAILS_MAX: usize = 10;
+const DETAILS_MAX: usize = 100;
 
 /// The result of one case, trace or step.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,6 +49,16 @@ impl FileReport {
                     self.details.push(format!("{id}: {why}"));
                 }
             }
+        }
+    }
+}
+
+impl FileReport {
+    /// Counts one trace whose differences all were predicted by these rules.
+    pub fn explain<'a>(&mut self, rules: impl IntoIterator<Item = &'a &'static str>) {
+        self.explained += 1;
+        for rule in rules {
+            *self.rules.entry(rule).or_default() += 1;
         }
     }
 }

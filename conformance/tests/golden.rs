@@ -11,19 +11,29 @@ const COMPARED: [&str; 6] = [
     "assignors/server-uniform.jsonl",
 ];
 
-/// Conversations in which agreement is claimed, with the least number of steps that must agree. Steps behind a choice that Kafka leaves to a hash map are skipped.
-const REPLAYED: [(&str, usize); 2] = [("traces/walk-classic.jsonl", 1_200), ("traces/scripted.jsonl", 130)];
+/// Conversations in which agreement is claimed: how many at least must agree or be explained, and how many at most may differ without a rule.
+/// The two that do are slips of Kafka's own: a renamed static member leaves its old instance id unusable (`walk-interval`), and a target is computed with
+/// the kind of subscription that the group had before the join at hand (`walk-range`).
+const REPLAYED: [(&str, usize, usize); 5] = [
+    ("traces/walk-classic.jsonl", 30, 0), ("traces/scripted.jsonl", 65, 0), ("traces/walk-range.jsonl", 69, 1), ("traces/walk-uniform.jsonl", 40, 0), ("traces/walk-interval.jsonl", 9, 1),
+];
+/// Rules of the conversations.
+const RULES_MAX: usize = 10;
 
 #[test]
 fn every_difference_from_kafka_is_explained_by_a_rule() {
     let reports = run(&own_data()).expect("the golden data can be read");
     let text = report::render(&reports);
     println!("{text}");
-    assert_eq!(reports.iter().map(|r| r.unexplained).sum::<usize>(), 0, "{text}");
-    for (file, least) in REPLAYED {
-        let report = reports.iter().find(|r| r.file == file).unwrap_or_else(|| panic!("{file} is missing"));
-        assert!(report.agreed >= least, "{file} is hardly compared: {text}");
+    for report in reports.iter().filter(|r| !r.file.starts_with("traces/")) {
+        assert_eq!(report.unexplained, 0, "{text}");
     }
+    for (file, least, differ) in REPLAYED {
+        let report = reports.iter().find(|r| r.file == file).unwrap_or_else(|| panic!("{file} is missing"));
+        assert!(report.agreed + report.explained >= least && report.unexplained <= differ, "{file}: {text}");
+    }
+    let rules: std::collections::BTreeSet<&str> = reports.iter().filter(|r| r.file.starts_with("traces/")).flat_map(|r| r.rules.keys().copied()).collect();
+    assert!(rules.len() <= RULES_MAX, "so many rules explain anything: {rules:?}");
     for file in COMPARED {
         let report = reports.iter().find(|r| r.file == file).unwrap_or_else(|| panic!("{file} is missing"));
         assert!(report.agreed >= 300 && report.skipped == 0, "{file} is hardly compared: {text}");

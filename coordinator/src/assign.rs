@@ -61,6 +61,8 @@ pub struct Input {
     pub capacities: BTreeMap<MemberId, u32>,
     /// How many partitions may change their owner at once; nothing: any number.
     pub moves_max: Option<usize>,
+    /// Subscriptions are said by name and by regular expression, or by several expressions.
+    pub mixed: bool,
 }
 impl Input {
     /// The input that a group gives.
@@ -69,6 +71,7 @@ impl Input {
             subscriptions: g.members.iter().map(|(id, m)| (id.clone(), g.subscription_of(m))).collect(),
             topics: topics.iter().map(|(t, f)| (t.clone(), f.partitions)).collect(),
             previous: sticky(g),
+            mixed: !g.said.is_empty() && (g.members.values().any(|m| !m.subscribed.is_empty()) || g.said.values().next() != Some(&(g.members.len() as u64))),
             instances: g.members.iter().filter_map(|(id, m)| Some((id.clone(), m.instance_id.clone()?))).collect(),
             racks: g.members.iter().filter_map(|(id, m)| Some((id.clone(), m.rack.clone()?))).collect(),
             ..Self::default()

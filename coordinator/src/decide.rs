@@ -71,7 +71,7 @@ pub fn timer(draft: &mut Draft, group: &GroupId, command: &TimerCommand) {
         TimerCommand::ExpireSession { member } => {
             let Some(m) = g.members.get(member) else { return };
             let (freed, cause) = (holdings(m), format!("{member} was not heard of for its session of {} ms", m.session_promised_ms));
-            take_out(draft, member, freed, Vec::new(), false, "expired", cause);
+            take_out(draft, group, member, Parting { freed, held: Vec::new(), fence: false }, "expired", cause);
         }
         TimerCommand::ExpireRebalance { member, revoked_at } => {
             let Some(m) = g.members.get(member).filter(|m| m.epoch != AWAY) else { return };
@@ -81,7 +81,7 @@ pub fn timer(draft: &mut Draft, group: &GroupId, command: &TimerCommand) {
             // It heartbeats, so it may still be working: refused from now on, its partitions held (`safety.md` 12).
             let cause = format!("{member} did not give back its partitions within {} ms", m.rebalance_timeout_ms);
             let (freed, held) = freed_or_held(m);
-            take_out(draft, member, freed, held, false, "fenced", cause);
+            take_out(draft, group, member, Parting { freed, held, fence: false }, "fenced", cause);
         }
         TimerCommand::ReleaseHold { partition, token } => {
             if g.holds.get(partition).is_some_and(|h| h.token == *token) {
@@ -94,7 +94,7 @@ pub fn timer(draft: &mut Draft, group: &GroupId, command: &TimerCommand) {
                 draft.put(Record::Session { member: member.clone(), told_ms: *told_ms, promised_ms: *told_ms });
             }
         }
-        TimerCommand::Classic(due) => mixed::timed_out(draft, due),
+        TimerCommand::Classic(due) => mixed::timed_out(draft, group, due),
         TimerCommand::Refresh => {
             let looked_at = subscription::LookedAt::of(draft);
             refresh_metadata(draft, group, Bump::IfChanged);
@@ -140,7 +140,7 @@ fn leave(draft: &mut Draft, group: &GroupId, l: &Leave) -> Result<Response, Grou
     let (freed, held) = m.holdings().partition::<Vec<_>, _>(|(.., granted_at)| *granted_at <= l.assignment_revision);
     let names = |v: Vec<(&Partition, FencingToken, AssignmentRevision)>| v.into_iter().map(|(p, ..)| p.clone()).collect::<Vec<_>>();
     let (freed, held) = (names(freed), names(held));
-    take_out(draft, &l.member, freed, held, true, "left", format!("{} left by its own wish", l.member));
+    take_out(draft, group, &l.member, Parting { freed, held, fence: true }, "left", format!("{} left by its own wish", l.member));
     Ok(Response::Left)
 }
 
@@ -167,19 +167,24 @@ fn leave_for_a_while(draft: &mut Draft, l: &Leave) -> Result<Response, GroupErro
 fn remove(draft: &mut Draft, group: &GroupId, member: &MemberId) -> Result<Response, GroupError> {
     let m = existing(draft, group)?.members.get(member).ok_or_else(|| GroupError::UnknownMember { member: member.clone() })?;
     let (freed, held) = freed_or_held(m);
-    take_out(draft, member, freed, held, false, "removed", format!("an administrator removed {member}"));
+    take_out(draft, group, member, Parting { freed, held, fence: false }, "removed", format!("an administrator removed {member}"));
     Ok(Response::Removed)
 }
 
-/// Removes a member and says why. The next target is computed at once if somebody waits to hear of it, else at the next heartbeat.
-fn take_out(draft: &mut Draft, member: &MemberId, freed: Vec<Partition>, held: Vec<Partition>, fence: bool, kind: &str, cause: String) {
+/// What becomes of the partitions of a member that is taken out, and whether its incarnation is fenced for good.
+struct Parting { freed: Vec<Partition>, held: Vec<Partition>, fence: bool }
+
+/// Removes a member and says why; what changed meanwhile in the topics is part of the same bump. The next target is computed at once if somebody waits to hear of it, else at the next heartbeat.
+fn take_out(draft: &mut Draft, group: &GroupId, member: &MemberId, parting: Parting, kind: &str, cause: String) {
     let (regex, consumer) = draft.group().and_then(|g| g.members.get(member)).map_or((None, false), |m| (m.regex.clone(), m.classic.is_none()));
+    let Parting { freed, held, fence } = parting;
     draft.put(Record::Removed { member: member.clone(), freed, held, fence });
     subscription::forget_regex(draft, regex.as_ref());
     if consumer && convert::downgrade(draft, Some(&cause)) {
         return;
     }
     draft.bump(kind, cause, Some(member));
+    refresh_metadata(draft, group, Bump::Done);
     if draft.group().is_some_and(Group::has_conforming) {
         retarget(draft);
     }

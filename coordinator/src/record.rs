@@ -47,6 +47,8 @@ pub enum Record {
     Away { member: MemberId },
     /// A static member is back, perhaps under another member id: what the old one had assigned is its, as new grants.
     Replaced(Box<Replaced>),
+    /// A member is this static instance from now on.
+    Instance { member: MemberId, instance: InstanceId },
     /// New tokens for what a member has: it rejoined with epoch 0 and may be another process (`safety.md` 7).
     Regranted { member: MemberId, revision: AssignmentRevision, tokens: Vec<(Partition, FencingToken)> },
     /// What a regular expression stands for; None: no member says it any more.

@@ -79,6 +79,9 @@ fn batch(state: &mut State, b: &Batch, history_max: usize, history: &mut Vec<His
             // The batch is undone as a whole; the group keeps its last good state and grants nothing more.
             state.revision += 1;
             let mut g = before.unwrap_or_default();
+            if seeded::on(35) {
+                g = draft.clone().unwrap_or_default();
+            }
             let good = Arc::make_mut(&mut g);
             (good.revision, good.quarantined) = (state.revision, Some(v.to_string()));
             state.groups.insert(b.group.clone(), g);
@@ -159,6 +162,11 @@ pub fn record(slot: &mut Option<Arc<Group>>, r: &Record, last_token: &mut u64) -
         }
         Record::Away { member } => away(g, member),
         Record::Replaced(r) => replaced(g, r, last_token),
+        Record::Instance { member, instance } => {
+            let before = member_mut(g, member)?.instance_id.replace(instance.clone());
+            forget_instance(g, before.as_ref(), member);
+            name_instance(g, Some(instance), member)
+        }
         Record::Regranted { member, revision, tokens } => regranted(g, member, *revision, tokens, last_token),
         Record::Regex { regex, resolved: Some(r) } => {
             g.regexes.insert(regex.clone(), r.clone());
@@ -192,7 +200,7 @@ pub fn record(slot: &mut Option<Arc<Group>>, r: &Record, last_token: &mut u64) -
             g.epoch = *epoch;
             g.unsettled_since = g.unsettled_since.or(Some(*time_ms));
             // An empty group's target stays level with its epoch (KAFKA-20442).
-            if g.members.is_empty() {
+            if g.members.is_empty() && !seeded::on(37) {
                 g.target_epoch = *epoch;
                 g.target.clear();
                 g.unsettled_since = None;

@@ -30,7 +30,7 @@ pub struct Now {
 pub enum Action {
     /// Append this entry to the shard's log. Its outcome is known when it is replayed here, never from the proposal's own result.
     Propose(LogEntry),
-    /// Run this anywhere and hand the result to `done`. It may be lost: it is asked for again.
+    /// Run this anywhere and hand the result to `done`; the group waits for it, as long as this shard leads.
     Work(Work),
     /// Answer, after a lease check that began after the request arrived and in the term that `leading` names.
     Reply { ticket: Ticket, result: Result<Response, GroupError> },

@@ -37,6 +37,7 @@ pub struct Hello {
 }
 
 #[derive(Serialize, Deserialize)]
+#[allow(clippy::large_enum_variant)] // a call is made, sent and forgotten: it is never kept in numbers
 pub enum Call {
     Ping(Hello),
     /// The budget in it is what is left.

@@ -22,12 +22,6 @@ pub fn command(w: &World, s: &Step) -> Result<Command, String> {
         }
         "heartbeat" => ClassicCommand::Heartbeat(Beat { member, instance_id, generation }),
         "leave" => ClassicCommand::Leave(vec![Leaver { member, instance_id, reason: None }]),
-        "commit" => {
-            let partition = Partition::new(s.text("topic"), s.number("p") as i32);
-            let offset = CommitOffset { partition, token: FencingToken(0), offset: s.number("offset"), metadata: String::new(), leader_epoch: None };
-            ClassicCommand::Commit(GenerationCommit { member, instance_id, generation: s.number("e") as i32, offsets: vec![offset] })
-        }
-        "fetch" => return Ok(Command::FetchOffsets { topic: Some(s.text("topic").into()), partition: Some(s.number("p") as i32) }),
         other => return Err(format!("the replay does not know the operation {other}")),
     };
     Ok(Command::Classic(command))
@@ -52,6 +46,15 @@ fn assignment(o: &Opaque) -> Value {
     ranges(&partitions.into_iter().map(|p| (p.topic.to_string(), p.partition)).collect::<BTreeSet<_>>())
 }
 
+/// The id in an answer to a join.
+pub fn made(result: &Result<Response, GroupError>) -> Option<MemberId> {
+    match result {
+        Ok(Response::Classic(ClassicAnswer::Joined(j))) => Some(j.member.clone()),
+        Err(GroupError::Classic { member, .. }) => member.clone(),
+        _ => None,
+    }
+}
+
 /// The answer in the trace's words; None if Kafka gives none: its client is gone or has sent another request.
 pub fn answer(names: &mut Names, op: &str, result: &Result<Response, GroupError>) -> Option<Value> {
     Some(match result {
@@ -69,16 +72,6 @@ pub fn answer(names: &mut Names, op: &str, result: &Result<Response, GroupError>
             let of = |r: &Result<(), ClassicCode>| r.map_or_else(ClassicCode::name, |()| "NONE");
             json!({"err": "NONE", "member_err": results.first().map(|(_, r)| of(r))})
         }
-        Ok(Response::Committed(results)) => json!({"err": match results.first().map(|(_, r)| *r) {
-            None | Some(Ok(())) => "NONE",
-            Some(Err(CommitRefusal::UnknownPartition)) => "UNKNOWN_TOPIC_OR_PARTITION",
-            Some(Err(CommitRefusal::MetadataTooLarge)) => "OFFSET_METADATA_TOO_LARGE",
-            Some(Err(CommitRefusal::StaleMemberEpoch)) => "STALE_MEMBER_EPOCH",
-            Some(Err(CommitRefusal::IllegalGeneration)) => "ILLEGAL_GENERATION",
-            Some(Err(CommitRefusal::StaleToken | CommitRefusal::StaleCommit | CommitRefusal::InvalidOffset)) => "another refusal",
-        }}),
-        Ok(Response::Offsets(offsets)) => json!({"err": "NONE", "offset": offsets.first().map_or(-1, |o| o.offset)}),
-        Err(GroupError::UnknownGroup { .. }) if op == "fetch" => json!({"err": "NONE", "offset": -1}),
         Err(GroupError::Classic { code, member }) => match member {
             Some(m) if op == "join" => json!({"err": code.name(), "m": names.symbol(m)}),
             _ => json!({"err": code.name()}),

@@ -11,6 +11,9 @@ pub struct Trace {
     pub topics: Vec<Topic>,
     pub steps: Vec<Step>,
     pub exact_until: Option<usize>,
+    /// Kafka's assignors; the first is the default.
+    #[serde(default)]
+    pub assignors: Vec<String>,
 }
 impl Trace {
     /// A setting under Kafka's name.
@@ -36,6 +39,9 @@ pub struct Step {
     /// Absent: unchanged. Null: no such group.
     #[serde(default, deserialize_with = "present")]
     pub group: Option<Value>,
+    /// Absent: unchanged. Null: the group is a classic one, which has none.
+    #[serde(default, deserialize_with = "present")]
+    pub target: Option<Value>,
     /// The fields of the request.
     #[serde(flatten)]
     pub fields: Map<String, Value>,

@@ -1,7 +1,7 @@
 //! One leading shard under simulated time, and what happened to it in a step.
 
-use super::{classic, trace::*};
-use baton_coordinator::{classic as c, command::*, config::Limits, decide::TimerCommand, ids::*, metadata::*, shard::*, timers::Timer};
+use super::{classic, consumer, rules::Rules, trace::*};
+use baton_coordinator::{classic as c, command::*, config::{Limits, Setting}, decide::TimerCommand, ids::*, metadata::*, shard::*, timers::Timer, work::Work};
 use serde_json::{Map, Value, json};
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -18,8 +18,13 @@ pub struct World {
     answers: Vec<(Ticket, Result<Response, GroupError>)>,
     fired: Vec<String>,
     pub names: Names,
-    /// The group as Kafka had it last.
+    /// The group and its target as Kafka had them last.
     expected: Value,
+    target: Value,
+    /// Topic id → how a trace names the topic.
+    labels: BTreeMap<u128, String>,
+    work: Vec<Work>,
+    pub rules: Rules,
 }
 
 /// Ids that a coordinator makes are random: they are named after their prefix, in the order in which they are first seen.
@@ -43,6 +48,15 @@ impl Names {
         self.symbols.insert(id.clone(), symbol.clone());
         symbol
     }
+    /// On first sight, an id that was made for a request is named as the trace names the one that Kafka made for it, if that is new as well.
+    pub fn bind(&mut self, id: &MemberId, symbol: &str) {
+        let new = !self.symbols.contains_key(id) && !self.symbols.values().any(|s| s == symbol);
+        if new && symbol.contains('*') {
+            let (prefix, _) = symbol.split_once('*').unwrap_or((symbol, ""));
+            *self.made.entry(prefix.to_string()).or_default() += 1;
+            self.symbols.insert(id.clone(), symbol.to_string());
+        }
+    }
     /// The member that the trace names so.
     pub fn id(&self, symbol: &str) -> MemberId { self.symbols.iter().find(|(_, s)| *s == symbol).map_or_else(|| symbol.into(), |(id, _)| id.clone()) }
 }
@@ -52,23 +66,43 @@ impl World {
         let mut limits = Limits::default();
         let of = |name: &str, default: u64| trace.setting(name).unwrap_or(default);
         limits.classic.initial_rebalance_delay_ms = of("group.initial.rebalance.delay.ms", 3_000);
+        limits.members_max = of("group.consumer.max.size", i32::MAX as u64) as usize;
+        limits.assignors = trace.assignors.clone();
+        if let Some(Ok(policy)) = trace.config.get("group.consumer.migration.policy").and_then(Value::as_str).map(str::parse) {
+            limits.classic.migration = policy;
+        }
         limits.classic.members_max = of("group.max.size", i32::MAX as u64) as usize;
         let mut w = World {
             shard: Shard::new(0, limits), meta: Metadata::default(), now: 0, next_ticket: 0, held: BTreeMap::new(), answers: Vec::new(), fired: Vec::new(), names: Names::default(),
-            expected: Value::Null,
+            expected: Value::Null, target: json!({}), labels: BTreeMap::new(), work: Vec::new(), rules: Rules::default(),
         };
         w.shard.lead(1, 1, w.clock());
+        // Kafka's defaults where the trace says nothing; no short interval while something is pending.
+        let settings = [
+            (Setting::SessionTimeout, of("group.consumer.session.timeout.ms", 45_000)), (Setting::HeartbeatInterval, of("group.consumer.heartbeat.interval.ms", 5_000)),
+            (Setting::AssignmentInterval, of("group.consumer.assignment.interval.ms", 1_000)), (Setting::PendingInterval, 0),
+        ];
+        w.change(&MetaCommand::SetGroupConfig { group: "g".into(), settings: settings.map(|(s, v)| (s, Some(v))).into() });
         for t in &trace.topics {
-            w.declare(&t.name, t.parts);
+            w.declare(&t.name, &t.name, t.parts);
         }
         w
     }
     fn clock(&self) -> Now { Now { mono_ms: self.now, wall_us: WALL_US + self.now * 1_000 } }
-    fn declare(&mut self, name: &str, partitions: i32) {
+    fn declare(&mut self, name: &str, label: &str, partitions: i32) {
         let id_if_new = u128::from(self.meta.revision) + 1;
         let command = if partitions < 0 { MetaCommand::DeleteTopic { name: name.into() } } else { MetaCommand::DeclareTopic { name: name.into(), partitions, id_if_new } };
+        self.change(&command);
+        if partitions < 0 {
+            self.rules.deleted(name);
+        }
+        if let Some(t) = self.meta.topics.get(&TopicName::from(name)) {
+            self.labels.entry(t.id).or_insert_with(|| label.to_string());
+        }
+    }
+    fn change(&mut self, command: &MetaCommand) {
         // A topic that is deleted twice stays deleted.
-        let _ = self.meta.apply(&command);
+        let _ = self.meta.apply(command);
         self.shard.metadata(Arc::new(self.meta.clone()), self.clock());
         self.drive();
     }
@@ -77,11 +111,21 @@ impl World {
         while let Some(action) = self.shard.poll(self.clock()) {
             match action {
                 Action::Propose(entry) => self.shard.replay(&entry),
-                Action::Work(work) => self.shard.done(work.run(), self.clock()),
+                Action::Work(work) => self.work.push(work),
                 Action::Reply { ticket, result } => self.answers.push((ticket, result)),
             }
         }
     }
+    /// Work beside the shard: after the answers of the step, before its state is looked at.
+    fn work(&mut self) {
+        while let Some(w) = self.work.pop() {
+            self.shard.done(w.run(), self.clock());
+            self.drive();
+        }
+    }
+    /// How the trace names a topic, and the other way round.
+    pub fn label(&self, id: u128) -> String { self.labels.get(&id).cloned().unwrap_or_else(|| format!("unknown topic {id}")) }
+    pub fn topic_id(&self, label: &str) -> u128 { self.labels.iter().find(|(_, l)| *l == label).map_or(0, |(id, _)| *id) }
     pub fn send(&mut self, step: usize, op: &str, command: Command) {
         self.next_ticket += 1;
         let ticket = Ticket(self.next_ticket);
@@ -99,12 +143,15 @@ impl World {
             let members_before = self.members();
             self.shard.handle_timeout(self.clock());
             self.drive();
+            self.work();
             let members_after = self.members();
             let changed = before != self.view() || self.answers[answered..].iter().any(|(_, r)| !matches!(r, Err(GroupError::Unavailable { .. })));
             for (_, timer) in &due {
                 // With several at one instant, a session had an effect if its member is gone by it.
                 let effect = match timer {
-                    Timer::Command(_, TimerCommand::Classic(c::Due::Session { member })) if due.len() > 1 => members_before.contains(member) && !members_after.contains(member),
+                    Timer::Command(_, TimerCommand::Classic(c::Due::Session { member }) | TimerCommand::ExpireSession { member } | TimerCommand::ExpireRebalance { member, .. })
+                        if due.len() > 1 =>
+                    members_before.contains(member) && !members_after.contains(member),
                     Timer::Command(..) | Timer::Wait(..) => changed,
                 };
                 if effect && let Some(name) = self.name_of(timer) {
@@ -124,11 +171,13 @@ impl World {
         match timer {
             Timer::Command(_, TimerCommand::Classic(due)) => Some(match due {
                 c::Due::Session { member } => format!("heartbeat {}", self.names.symbol(member)),
-                c::Due::Join => "join".into(),
-                c::Due::Sync => "sync".into(),
                 c::Due::JoinOf { member } => format!("join {}", self.names.symbol(member)),
                 c::Due::SyncOf { member } => format!("sync {}", self.names.symbol(member)),
+                c::Due::Join => "join".into(),
+                c::Due::Sync => "sync".into(),
             }),
+            Timer::Command(_, TimerCommand::ExpireSession { member }) => Some(format!("session-timeout {}", self.names.symbol(member))),
+            Timer::Command(_, TimerCommand::ExpireRebalance { member, .. }) => Some(format!("rebalance-timeout {}", self.names.symbol(member))),
             Timer::Command(..) | Timer::Wait(..) => None,
         }
     }
@@ -136,13 +185,20 @@ impl World {
     /// The group as the trace shows it.
     fn view(&mut self) -> Value {
         let g: GroupId = "g".into();
-        match self.shard.group(&g) {
-            None => Value::Null,
-            Some(group) => match &group.classic {
-                Some(classic) => classic::view(&mut self.names, classic, self.shard.classic_soft(&g)),
-                None => json!({"type": "consumer", "epoch": group.epoch}),
-            },
+        let Some(group) = self.shard.state().groups.get(&g).cloned() else { return Value::Null };
+        match &group.classic {
+            Some(classic) => classic::view(&mut self.names, classic, self.shard.classic_soft(&g)),
+            None => consumer::view(self, &group),
         }
+    }
+    /// Who holds a partition in Kafka's group.
+    fn kafkas_owner(&self, topic: &str, partition: i64) -> Option<String> {
+        if self.expected["type"] != "consumer" {
+            return None;
+        }
+        // Under whatever incarnation of the topic: Baton keeps ownership by name.
+        let has = |m: &Value, field: &str| partitions(&m[field]).iter().any(|(label, p)| label.split('~').next() == Some(topic) && i64::from(*p) == partition);
+        self.expected["members"].as_object()?.iter().find(|(_, m)| has(m, "own") || has(m, "rev")).map(|(id, _)| id.clone())
     }
 
     /// Carries out one step and compares. The error says what differs.
@@ -151,19 +207,30 @@ impl World {
         self.pass(step.t);
         match step.op.as_str() {
             "tick" => {}
-            "topic" => self.declare(step.text("name"), step.number("parts") as i32),
+            "topic" => self.declare(step.text("name"), step.maybe("label").unwrap_or(step.text("name")), step.number("parts") as i32),
             op => {
-                let command = classic::command(self, step)?;
+                let command = match op {
+                    "hb" => consumer::heartbeat(self, &self.rules, step),
+                    "commit" => consumer::commit(self, &self.rules, step),
+                    "fetch" => consumer::fetch(step),
+                    _ => classic::command(self, step)?,
+                };
                 self.send(i, op, command);
             }
         }
+        self.work();
+        let kafkas_owner = self.kafkas_owner(step.text("topic"), step.number("p"));
         let (mut res, mut done) = (None, Vec::new());
         for (ticket, result) in std::mem::take(&mut self.answers) {
             let (sent, op) = self.held.remove(&ticket).ok_or("a request was answered twice")?;
             // Kafka forgets the held sync of a member that leaves; Baton answers it.
             let forgotten = sent != i && op == "sync" && matches!(result, Err(GroupError::Classic { code: c::ClassicCode::UnknownMemberId, .. }));
             // Kafka leaves a request open whose client has sent another one since; Baton ends it.
-            let Some(answer) = classic::answer(&mut self.names, &op, &result).filter(|_| !forgotten) else { continue };
+            if let (true, Some(id), Some(symbol)) = (sent == i, classic::made(&result), step.res.as_ref().and_then(|r| r["m"].as_str())) {
+                self.names.bind(&id, symbol);
+            }
+            let own = if sent == i { consumer::answer(self, step, &result) } else { None };
+            let Some(answer) = own.or_else(|| classic::answer(&mut self.names, &op, &result)).filter(|_| !forgotten) else { continue };
             if sent == i {
                 res = Some(answer);
             } else {
@@ -176,11 +243,24 @@ impl World {
         }
         let mut expected_done = step.done.clone();
         expected_done.sort_by_key(|d| d["step"].as_u64());
+        if let Some(t) = &step.target {
+            self.target = if t.is_null() { json!({}) } else { t.clone() };
+        }
         let group = self.view();
+        let target = self.shard.state().groups.get(&GroupId::from("g")).cloned().map_or(json!({}), |g| consumer::target(self, &g));
+        let exists = self.meta.topics.get(&TopicName::from(step.text("topic"))).is_some_and(|t| (0..i64::from(t.partitions)).contains(&step.number("p")));
+        let expected_res = step.res.as_ref().map(|r| match step.op.as_str() {
+            "hb" => self.rules.heartbeat(r),
+            "commit" => self.rules.commit(r, step.text("m"), kafkas_owner.as_deref(), exists, self.expected["members"][step.text("m")].get("classic").is_some(), (step.text("topic"), step.number("p")), step.number("offset")),
+            "fetch" => self.rules.fetch(r, (step.text("topic"), step.number("p"))),
+            _ => r.clone(),
+        });
+        let expected = self.rules.group(&self.expected);
         differ("fired", &json!(step.fired), &json!(self.fired))?;
-        differ("res", &json!(step.res), &json!(res))?;
+        differ("res", &json!(expected_res), &json!(res))?;
         differ("done", &json!(expected_done), &json!(done))?;
-        differ("group", &self.expected, &group)
+        differ("group", &expected, &group)?;
+        differ("target", &self.target, &target)
     }
 }
 

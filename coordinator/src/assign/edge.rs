@@ -33,6 +33,7 @@ pub(super) fn spec(input: &Input) -> Spec {
         .and_then(|s| s.with_static_first(static_first(input)))
         .and_then(|s| if input.zones.is_empty() { Ok(s) } else { s.with_zones(zones(input)) })
         .and_then(|s| if input.weights.is_empty() && input.capacities.is_empty() && input.moves_max.is_none() { Ok(s) } else { s.with_loads(loads(input)) })
+        .map(|s| s.with_mixed(input.mixed))
         .expect("limits keep partitions below 2^32, and every number was drawn from the list that it points into")
 }
 

@@ -24,6 +24,8 @@ pub struct Spec {
     previous: Vec<u32>,
     zones: Option<Zones>,
     loads: Option<Loads>,
+    /// Some members say names and some expressions: no common subscription is looked for, even if what they come to is the same (as in Kafka).
+    mixed: bool,
 }
 
 /// Why numbers do not make up a group.
@@ -68,6 +70,7 @@ impl Spec {
             previous: vec![NOBODY; total as usize],
             zones: None,
             loads: None,
+            mixed: false,
         })
     }
 
@@ -101,6 +104,12 @@ impl Spec {
         Ok(self)
     }
 
+    /// The same group, whose members do not say their subscriptions in the same way.
+    pub fn with_mixed(mut self, mixed: bool) -> Self {
+        self.mixed = mixed;
+        self
+    }
+
     pub fn members(&self) -> usize { self.subscription_of.len() }
     pub fn topics(&self) -> usize { self.first.len().saturating_sub(1) }
     pub fn partitions(&self) -> usize { self.first.last().copied().unwrap_or(0) as usize }
@@ -113,7 +122,7 @@ impl Spec {
     /// Which of the distinct subscriptions a member has.
     pub fn subscription_of(&self, member: u32) -> u32 { self.subscription_of[member as usize] }
     /// Whether all members have the same subscription.
-    pub fn is_homogeneous(&self) -> bool { self.subscriptions.len() <= 1 }
+    pub fn is_homogeneous(&self) -> bool { !self.mixed && self.subscriptions.len() <= 1 }
     pub fn subscribes(&self, member: u32, topic: u32) -> bool { self.subscription(member).binary_search(&topic).is_ok() }
     pub fn static_first(&self) -> &[u32] { &self.static_first }
     pub fn previous(&self) -> &[u32] { &self.previous }

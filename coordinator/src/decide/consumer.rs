@@ -125,8 +125,7 @@ fn admit_static(draft: &mut Draft, group: &GroupId, h: &ConsumerHeartbeat, insta
     let g = existing(draft, group)?;
     let Some(holder) = g.instances.get(instance) else {
         return match h.epoch {
-            // A dynamic member that comes back with an instance id is a new static one; its id is still in use.
-            0 if g.members.contains_key(&h.member) => Err(GroupError::UnreleasedInstanceId { instance: instance.clone(), holder: h.member.clone() }),
+            0 if g.members.contains_key(&h.member) => rename(draft, group, h, instance),
             0 => join(draft, group, h),
             _ => Err(unknown(&h.member)),
         };
@@ -154,6 +153,15 @@ fn admit_static(draft: &mut Draft, group: &GroupId, h: &ConsumerHeartbeat, insta
     Ok(Admitted::known(holder, m))
 }
 
+/// A member that is in comes back as another static instance than before, or as one at all: it keeps what it has.
+fn rename(draft: &mut Draft, group: &GroupId, h: &ConsumerHeartbeat, instance: &InstanceId) -> Result<Admitted, GroupError> {
+    let m = existing(draft, group)?.members.get(&h.member).filter(|m| !m.conforming()).ok_or_else(|| unknown(&h.member))?;
+    let admitted = Admitted::known(&h.member, m);
+    draft.put(Record::Instance { member: h.member.clone(), instance: instance.clone() });
+    rejoin(draft, &h.member);
+    Ok(admitted)
+}
+
 /// An epoch is the member's own; or 0; or the one before if its answer was lost, which what it owns must bear out (KIP-848).
 fn check_epoch(m: &Member, h: &ConsumerHeartbeat) -> Result<(), GroupError> {
     let fenced = Err(GroupError::FencedMemberEpoch { received: h.epoch, stored: m.epoch });
@@ -164,7 +172,7 @@ fn check_epoch(m: &Member, h: &ConsumerHeartbeat) -> Result<(), GroupError> {
     match h.epoch {
         0 if !seeded::on(34) => Ok(()), // KAFKA-19233: whatever the stored epoch
         e if e == m.epoch => Ok(()),
-        e if e < m.epoch && e == m.previous_epoch && within() => Ok(()),
+        e if e < m.epoch && e == m.previous_epoch && within() && !seeded::on(42) => Ok(()),
         _ => fenced,
     }
 }
@@ -230,9 +238,12 @@ fn leave(draft: &mut Draft, group: &GroupId, h: &ConsumerHeartbeat) -> Result<Re
         }
     }
     let m = g.members.get(&h.member).filter(|m| !m.conforming()).ok_or_else(|| unknown(&h.member))?;
+    if seeded::on(43) && !m.pending.is_empty() {
+        return Err(GroupError::Invalid { field: "member_epoch".into(), detail: "a revocation is going on".into() });
+    }
     match (h.epoch == LEFT, m.epoch == AWAY) {
         // Also while a revocation is going on: whoever leaves has given everything back.
-        (true, _) => take_out(draft, &h.member, holdings(m), Vec::new(), false, "left", format!("{} left by its own wish", h.member)),
+        (true, _) => take_out(draft, group, &h.member, Parting { freed: holdings(m), held: Vec::new(), fence: false }, "left", format!("{} left by its own wish", h.member)),
         (false, true) => {}
         (false, false) => {
             draft.put(Record::Away { member: h.member.clone() });

@@ -79,7 +79,7 @@ fn join(draft: &mut Draft, group: &GroupId, h: &Heartbeat) -> Result<Entered, Gr
             }
             // The operator's word: the process in this place is dead, so nobody uses its partitions.
             let freed = holdings(m);
-            take_out(draft, &holder, freed, Vec::new(), true, "replaced", format!("{} takes the place of {holder}, which its operator says is dead", h.member));
+            take_out(draft, group, &holder, Parting { freed, held: Vec::new(), fence: true }, "replaced", format!("{} takes the place of {holder}, which its operator says is dead", h.member));
         }
     }
     let g = existing(draft, group)?;

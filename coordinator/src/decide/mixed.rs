@@ -223,6 +223,7 @@ fn leave(draft: &mut Draft, group: &GroupId, leavers: &[Leaver]) -> Result<Respo
     if let Some(first) = gone.first() {
         let names: Vec<&str> = gone.iter().map(MemberId::as_str).collect();
         draft.bump("left", format!("{} left", names.join(", ")), Some(first));
+        refresh_metadata(draft, group, Bump::Done);
         if draft.group().is_some_and(Group::has_conforming) {
             retarget(draft);
         }
@@ -231,7 +232,7 @@ fn leave(draft: &mut Draft, group: &GroupId, leavers: &[Leaver]) -> Result<Respo
 }
 
 /// A classic member that was called to join, or has joined and was to sync, has not come in time.
-pub fn timed_out(draft: &mut Draft, due: &Due) {
+pub fn timed_out(draft: &mut Draft, group: &GroupId, due: &Due) {
     let (member, what) = match due {
         Due::JoinOf { member } => (member, "join"),
         Due::SyncOf { member } => (member, "sync"),
@@ -239,5 +240,5 @@ pub fn timed_out(draft: &mut Draft, due: &Due) {
     };
     let Some(m) = draft.group().and_then(|g| g.members.get(member)).filter(|m| m.classic.is_some()) else { return };
     let (freed, cause) = (holdings(m), format!("{member} did not {what} within its rebalance timeout of {} ms", m.rebalance_timeout_ms));
-    take_out(draft, member, freed, Vec::new(), false, "fenced", cause);
+    take_out(draft, group, member, Parting { freed, held: Vec::new(), fence: false }, "fenced", cause);
 }

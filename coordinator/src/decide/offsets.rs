@@ -125,9 +125,9 @@ fn kafka_admissible(draft: &Draft, g: &Group, id: &MemberId, m: &Member, epoch: 
     let known = draft.context.metadata.topics.get(&p.topic).is_some_and(|t| (0..t.partitions).contains(&p.partition));
     match () {
         () if o.metadata.len() > METADATA_MAX => Err(CommitRefusal::MetadataTooLarge),
-        () if !known => Err(CommitRefusal::UnknownPartition),
         // At an earlier epoch of its own: what it held then and still holds (trap 14).
         () if epoch < m.epoch && (seeded::on(40) || mine.is_none_or(|x| x.epoch > epoch)) => Err(stale),
+        () if !known => Err(CommitRefusal::UnknownPartition),
         () if others => Err(stale),
         () => Ok(()),
     }

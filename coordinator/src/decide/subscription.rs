@@ -101,5 +101,8 @@ pub fn come_back(draft: &mut Draft, group: &GroupId, old: &MemberId, new: &Membe
     let tokens = m.assigned.keys().enumerate().map(|(i, p)| (p.clone(), FencingToken(draft.draw(1 + i as u64)))).collect();
     let session_ms = draft.context.metadata.config_of(group).session_timeout_ms;
     draft.put(Record::Replaced(Box::new(Replaced { old: old.clone(), new: new.clone(), incarnation, revision, tokens, session_ms })));
+    if seeded::on(41) {
+        draft.bump("returned", format!("{new} is back"), Some(new));
+    }
     draft.note("returned", format!("{new} is back in the place of {old}"), Some(new), Vec::new());
 }

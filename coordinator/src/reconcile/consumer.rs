@@ -15,7 +15,7 @@ pub fn reconcile_consumer(draft: &mut Draft, id: &MemberId, owned: Owned, subscr
     let view = View { g, id, m, owned, draft };
     let step = match m.state {
         MemberState::Stable if m.epoch != g.target_epoch => view.next(m.epoch, false),
-        MemberState::Stable if subscription_changed => view.unsubscribe(),
+        MemberState::Stable if subscription_changed && !seeded::on(38) => view.unsubscribe(),
         MemberState::Stable => return,
         // KAFKA-16147: what is pending stays pending, also if the target gives it back meanwhile.
         MemberState::UnrevokedPartitions if view.owns(m.pending.iter().map(|(p, x)| (p, &x.grant))) => {
@@ -24,7 +24,7 @@ pub fn reconcile_consumer(draft: &mut Draft, id: &MemberId, owned: Owned, subscr
             }
             view.unsubscribe()
         }
-        MemberState::UnrevokedPartitions => view.next((m.epoch + 1).min(g.target_epoch), true),
+        MemberState::UnrevokedPartitions => view.next(m.epoch, true),
         MemberState::UnreleasedPartitions => view.next(m.epoch, false),
     };
     let same = step.released.is_empty() && step.revoked.is_empty() && step.granted.is_empty();
@@ -89,8 +89,11 @@ impl View<'_, '_> {
         let gone: BTreeMap<&Partition, &Grant> = m.assigned.iter().filter(unwanted).collect();
         let pending = m.pending.iter().map(|(p, x)| (p, &x.grant));
         let revoked: Vec<Partition> = gone.keys().map(|p| (*p).clone()).collect();
+        // Who subscribes to nothing that is known is told that it has nothing, even if it had nothing (as Kafka does).
+        let nothing = m.pending.is_empty() && g.subscription_of(m).is_empty();
         match (revoked.is_empty(), self.owns(gone.iter().map(|(p, x)| (*p, *x)).chain(pending))) {
-            (true, _) => Reconciled { revision: m.assignment_revision, ..self.step(m.epoch, m.state) },
+            (true, _) if nothing => Reconciled { revision: m.assignment_revision, ..self.step(m.epoch, m.state) },
+            (true, _) => unchanged(self.id, m),
             (false, true) => Reconciled { revoked, ..self.step(m.epoch, MemberState::UnrevokedPartitions) },
             (false, false) => Reconciled { released: revoked, ..self.step(m.epoch, m.state) },
         }

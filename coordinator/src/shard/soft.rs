@@ -288,7 +288,9 @@ fn heard(l: &mut Leading, w: &Waiting, group: Option<&Group>, result: Option<&Re
     l.timers.arm(timer, w.arrived.max(l.rearmed_at) + m.session_promised_ms);
 }
 fn arm_assign(l: &mut Leading, group: &GroupId, g: Option<&Group>, at: Millis) {
-    if g.is_some_and(|g| g.epoch > g.target_epoch && g.has_conforming()) {
+    // While a target is being computed, its result decides what comes next.
+    let computing = l.working.contains_key(&(group.clone(), Kind::Assign));
+    if !computing && g.is_some_and(|g| g.epoch > g.target_epoch && g.has_conforming()) {
         l.timers.arm(Timer::Command(group.clone(), TimerCommand::Refresh), at);
     }
 }
@@ -417,7 +419,7 @@ pub(super) fn members_of(records: &[Record]) -> BTreeSet<MemberId> {
             },
             Record::Created | Record::HoldReleased { .. } | Record::Epoch { .. } | Record::Target { .. } | Record::Topics { .. } | Record::Config { .. }
             | Record::Offset(_) | Record::OffsetsRemoved { .. } | Record::OffsetsExpired { .. } | Record::History(_) | Record::Deleted | Record::Quarantined { .. } | Record::Repaired
-            | Record::Settled | Record::Away { .. } | Record::Regex { .. } => false,
+            | Record::Settled | Record::Instance { .. } | Record::Away { .. } | Record::Regex { .. } => false,
         };
     }
     out

@@ -1,6 +1,8 @@
 //! One shard that leads, with a log that commits at once (or when the test says so).
 #![allow(dead_code)]
 
+pub mod kafka;
+
 use baton_coordinator::{command::*, config::*, ids::*, metadata::*, record::*, shard::*};
 use baton_coordinator::replay::HistoryChange;
 use baton_coordinator::work::Work;
