@@ -94,10 +94,8 @@ impl World {
                     return broken("answers-committed", format!("node {node} refuses {} for epoch {received}, which is committed", h.member));
                 }
             }
-            (Command::Heartbeat(h), Err(GroupError::UnknownMember { .. } | GroupError::UnknownGroup { .. })) => {
-                if c.member_at.is_some() && c.member_at == self.membership(call) {
-                    return broken("answers-committed", format!("node {node} says that {} does not know {}, which is a member of it all the time", c.group, h.member));
-                }
+            (Command::Heartbeat(h), Err(GroupError::UnknownMember { .. } | GroupError::UnknownGroup { .. })) if c.member_at.is_some() && c.member_at == self.membership(call) => {
+                return broken("answers-committed", format!("node {node} says that {} does not know {}, which is a member of it all the time", c.group, h.member));
             }
             (Command::FetchOffsets { .. }, Ok(Response::Offsets(found))) => {
                 if let Some((place, asked)) = &c.asked
