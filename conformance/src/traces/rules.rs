@@ -77,7 +77,9 @@ impl Rules {
                     own(other).iter().any(|x| same(x) && self.has(id, &x.0, x.1)) || partitions(&other["rev"]).iter().any(same)
                 });
                 let key = (b.member.to_string(), label, p);
-                if taken { self.withheld.insert(key) } else { self.withheld.remove(&key) };
+                // A step that asks something back gives nothing.
+                let waits = m["st"] == "UNREVOKED_PARTITIONS" && self.withheld.contains(&key);
+                if taken { self.withheld.insert(key) } else if waits { true } else { self.withheld.remove(&key) };
             }
             // A member that waits goes its step again at each heartbeat, and so its previous epoch becomes its epoch.
             let epochs = json!([m["e"], m["pe"]]);
