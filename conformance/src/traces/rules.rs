@@ -1,6 +1,7 @@
 //! Where Baton differs from the recorded Kafka on purpose. A rule is a predicate and a prediction: from what Kafka did it says exactly what Baton does
 //! instead; any other difference stays unexplained. At most ten.
 
+use super::trace::{partitions, ranges};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,6 +12,9 @@ pub const EMPTY_TARGET_EPOCH: &str = "empty-target-epoch";
 pub const COMMIT_FOR_ANOTHERS_PARTITION: &str = "commit-for-anothers-partition";
 /// A commit for a topic that does not exist: Kafka refuses it in front of the recorded part, so that there it is taken; Baton refuses it in the shard.
 pub const UNKNOWN_TOPIC: &str = "unknown-topic";
+/// A topic that was deleted and made again under its name: to Kafka it is another topic at once. Baton keeps ownership by name, so a partition of the new
+/// one is given to nobody while another member still has that of the old one (`docs/safety.md` 13).
+pub const TOPIC_MADE_AGAIN: &str = "topic-made-again";
 
 /// The rules, with what they remember of a trace.
 #[derive(Default)]
@@ -20,7 +24,21 @@ pub struct Rules {
     /// What was committed where Kafka took a commit that Baton refused, as Baton has it.
     offsets: BTreeMap<(String, i64), i64>,
     refused: BTreeSet<(String, i64)>,
+    /// Partitions that Kafka has given to a member and Baton has not yet: member, topic's label, partition.
+    withheld: BTreeSet<(String, String, i32)>,
+    /// Members whose previous epoch Baton has moved while something was withheld: Kafka's epochs then, and Baton's previous epoch.
+    moved: BTreeMap<String, (Value, Value)>,
+    /// Kafka's group and Baton's, as of the step before.
+    kafka: Value,
+    last: Value,
     used: BTreeSet<&'static str>,
+}
+
+/// What a heartbeat was, as far as rules need to know.
+pub struct Beat<'a> {
+    pub member: &'a str,
+    /// It is answered with the whole assignment in any case.
+    pub full: bool,
 }
 
 impl Rules {
@@ -30,8 +48,67 @@ impl Rules {
     /// The epoch that a client of Baton's would send where Kafka's sends `epoch`.
     pub fn asked_epoch(&self, epoch: i64) -> i64 { self.epochs.get(&epoch).copied().unwrap_or(epoch) }
 
-    /// What Baton's group is, when Kafka's is this.
-    pub fn group(&mut self, kafka: &Value) -> Value {
+    /// Baton's group after the step before.
+    pub fn last(&self) -> &Value { &self.last }
+
+    /// Whether Baton's client has a partition that Kafka's has.
+    pub fn has(&self, member: &str, label: &str, partition: i32) -> bool { !self.withheld.contains(&(member.to_string(), label.to_string(), partition)) }
+
+    /// What Baton's group is, when Kafka's is this after a step (an accepted heartbeat, if `beat` is given).
+    pub fn group(&mut self, kafka: &Value, beat: Option<&Beat>) -> Value {
+        let numbered = self.numbered(kafka);
+        let g = self.withholding(numbered, beat);
+        (self.kafka, self.last) = (kafka.clone(), g.clone());
+        g
+    }
+
+    /// Takes out what Baton has not given yet.
+    fn withholding(&mut self, mut g: Value, beat: Option<&Beat>) -> Value {
+        let Some(members) = g["members"].as_object().cloned() else { return g };
+        let own = |m: &Value| partitions(&m["own"]);
+        self.withheld.retain(|(m, label, p)| members.get(m).is_some_and(|m| own(m).contains(&(label.clone(), *p))));
+        if let Some((b, m)) = beat.and_then(|b| members.get(b.member).map(|m| (b, m))) {
+            let had = self.withheld.iter().any(|(m, ..)| m == b.member);
+            let before = &self.last["members"][b.member];
+            let name = |label: &str| label.split('~').next().unwrap_or(label).to_string();
+            for (label, p) in own(m).into_iter().filter(|x| !own(before).contains(x)) {
+                let taken = members.iter().filter(|(id, _)| *id != b.member).any(|(id, other)| {
+                    let same = |x: &(String, i32)| name(&x.0) == name(&label) && x.1 == p;
+                    own(other).iter().any(|x| same(x) && self.has(id, &x.0, x.1)) || partitions(&other["rev"]).iter().any(same)
+                });
+                let key = (b.member.to_string(), label, p);
+                // A step that asks something back gives nothing.
+                let waits = m["st"] == "UNREVOKED_PARTITIONS" && self.withheld.contains(&key);
+                if taken { self.withheld.insert(key) } else if waits { true } else { self.withheld.remove(&key) };
+            }
+            // A member that waits goes its step again at each heartbeat, and so its previous epoch becomes its epoch.
+            let epochs = json!([m["e"], m["pe"]]);
+            if had && self.kafka["members"][b.member] == *m {
+                self.moved.insert(b.member.to_string(), (epochs, m["e"].clone()));
+            }
+        }
+        self.moved.retain(|id, (epochs, _)| members.get(id).is_some_and(|m| m["pe"] == epochs[1] && (m["e"] == epochs[0] || m["e"] == -2)));
+        for (id, (_, previous)) in &self.moved {
+            g["members"][id]["pe"] = previous.clone();
+        }
+        for (id, m) in &members {
+            let kept: BTreeSet<(String, i32)> = own(m).into_iter().filter(|(label, p)| self.has(id, label, *p)).collect();
+            if kept.len() < own(m).len() {
+                self.used.insert(TOPIC_MADE_AGAIN);
+                g["members"][id]["own"] = ranges(&kept);
+                if m["st"] == "STABLE" {
+                    g["members"][id]["st"] = json!("UNRELEASED_PARTITIONS");
+                }
+                if g["state"] == "Stable" {
+                    g["state"] = json!("Reconciling");
+                }
+            }
+        }
+        g
+    }
+
+    /// Gives Baton's numbers to the epochs of Kafka's group.
+    fn numbered(&mut self, kafka: &Value) -> Value {
         let mut g = kafka.clone();
         if g["type"] != "consumer" {
             return g;
@@ -48,10 +125,18 @@ impl Rules {
         g
     }
 
-    /// What Baton's answer to a heartbeat is, when Kafka's is this.
-    pub fn heartbeat(&mut self, kafka: &Value) -> Value {
+    /// What Baton's answer to a heartbeat is, when Kafka's is this. `before` is Baton's group before the step; that after it has been worked out.
+    pub fn heartbeat(&mut self, kafka: &Value, before: &Value, beat: &Beat) -> Value {
         let mut res = kafka.clone();
         self.renumber(&mut res, "e");
+        let (had, has) = (&before["members"][beat.member]["own"], &self.last["members"][beat.member]["own"]);
+        let kafkas = &self.kafka["members"][beat.member]["own"];
+        if self.used.contains(TOPIC_MADE_AGAIN) && res["err"] == "NONE" && res["e"].as_i64() > Some(0) && (has != kafkas || had != has) {
+            match beat.full || had != has {
+                true => res["asg"] = has.clone(),
+                false => drop(res.as_object_mut().and_then(|r| r.remove("asg"))),
+            }
+        }
         res
     }
 

@@ -1,6 +1,6 @@
 //! One leading shard under simulated time, and what happened to it in a step.
 
-use super::{classic, consumer, rules::Rules, trace::*};
+use super::{classic, consumer, rules::{Beat, Rules}, trace::*};
 use baton_coordinator::{classic as c, command::*, config::{Limits, Setting}, decide::TimerCommand, ids::*, metadata::*, shard::*, timers::Timer, work::Work};
 use serde_json::{Map, Value, json};
 use std::{collections::BTreeMap, sync::Arc};
@@ -191,14 +191,15 @@ impl World {
             None => consumer::view(self, &group),
         }
     }
-    /// Who holds a partition in Kafka's group.
+    /// Who holds a partition in Kafka's group, as Baton has it.
     fn kafkas_owner(&self, topic: &str, partition: i64) -> Option<String> {
-        if self.expected["type"] != "consumer" {
+        let group = self.rules.last();
+        if group["type"] != "consumer" {
             return None;
         }
         // Under whatever incarnation of the topic: Baton keeps ownership by name.
         let has = |m: &Value, field: &str| partitions(&m[field]).iter().any(|(label, p)| label.split('~').next() == Some(topic) && i64::from(*p) == partition);
-        self.expected["members"].as_object()?.iter().find(|(_, m)| has(m, "own") || has(m, "rev")).map(|(id, _)| id.clone())
+        group["members"].as_object()?.iter().find(|(_, m)| has(m, "own") || has(m, "rev")).map(|(id, _)| id.clone())
     }
 
     /// Carries out one step and compares. The error says what differs.
@@ -219,7 +220,6 @@ impl World {
             }
         }
         self.work();
-        let kafkas_owner = self.kafkas_owner(step.text("topic"), step.number("p"));
         let (mut res, mut done) = (None, Vec::new());
         for (ticket, result) in std::mem::take(&mut self.answers) {
             let (sent, op) = self.held.remove(&ticket).ok_or("a request was answered twice")?;
@@ -249,13 +249,22 @@ impl World {
         let group = self.view();
         let target = self.shard.state().groups.get(&GroupId::from("g")).cloned().map_or(json!({}), |g| consumer::target(self, &g));
         let exists = self.meta.topics.get(&TopicName::from(step.text("topic"))).is_some_and(|t| (0..i64::from(t.partitions)).contains(&step.number("p")));
+        let beat = Beat {
+            member: step.text("m"),
+            full: step.number("e") == 0 || (step.fields.contains_key("rt") && step.fields.contains_key("own") && (step.fields.contains_key("subs") || step.fields.contains_key("regex"))),
+        };
+        let accepted = step.op == "hb" && step.number("e") >= 0 && step.res.as_ref().is_some_and(|r| r["err"] == "NONE");
+        let before = self.rules.last().clone();
+        let expected = self.rules.group(&self.expected, accepted.then_some(&beat));
+        let kafkas_owner = self.kafkas_owner(step.text("topic"), step.number("p"));
+        let speaks_classic = self.expected["members"][step.text("m")].get("classic").is_some();
+        let place = (step.text("topic"), step.number("p"));
         let expected_res = step.res.as_ref().map(|r| match step.op.as_str() {
-            "hb" => self.rules.heartbeat(r),
-            "commit" => self.rules.commit(r, step.text("m"), kafkas_owner.as_deref(), exists, self.expected["members"][step.text("m")].get("classic").is_some(), (step.text("topic"), step.number("p")), step.number("offset")),
-            "fetch" => self.rules.fetch(r, (step.text("topic"), step.number("p"))),
+            "hb" => self.rules.heartbeat(r, &before, &beat),
+            "commit" => self.rules.commit(r, step.text("m"), kafkas_owner.as_deref(), exists, speaks_classic, place, step.number("offset")),
+            "fetch" => self.rules.fetch(r, place),
             _ => r.clone(),
         });
-        let expected = self.rules.group(&self.expected);
         differ("fired", &json!(step.fired), &json!(self.fired))?;
         differ("res", &json!(expected_res), &json!(res))?;
         differ("done", &json!(expected_done), &json!(done))?;
