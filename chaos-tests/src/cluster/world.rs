@@ -4,7 +4,7 @@ use super::{Broken, Plan, Work, judge::Judge, members::Process, plan::Ms};
 use baton_core_sim::{plan::Fired, timeline::Timeline};
 use baton_node::{Node, NodeConfig};
 use baton_raft::RaftConfig;
-use baton_storage::{Crash, SimDisk};
+use baton_storage::{Crash, SimDisk, SimKv};
 use madsim::{
     net::NetSim,
     rand::{Rng, thread_rng},
@@ -43,7 +43,7 @@ pub struct World {
     pub sim: Handle,
     start: Instant,
     seen: Arc<Mutex<Seen>>,
-    disks: BTreeMap<u64, (SimDisk, SimDisk)>,
+    disks: BTreeMap<u64, (SimDisk, SimDisk, SimKv)>,
     /// The simulator's numbers of our nodes.
     hosts: Mutex<BTreeMap<u64, NodeId>>,
     pub admin: NodeId,
@@ -60,7 +60,7 @@ impl World {
     pub fn new(plan: Plan, seen: Arc<Mutex<Seen>>) -> Arc<World> {
         let sim = Handle::current();
         let admin = sim.create_node().name("admin").ip([10, 0, 1, 1].into()).build().id();
-        let disks = NODES.map(|id| (id, (SimDisk::new(), SimDisk::new()))).collect();
+        let disks = NODES.map(|id| (id, (SimDisk::new(), SimDisk::new(), SimKv::default()))).collect();
         let world = Arc::new(World { plan, sim, start: Instant::now(), seen, disks, hosts: Mutex::default(), admin, next_address: AtomicU64::new(1), dying: Mutex::default() });
         for id in NODES {
             let w = world.clone();
@@ -125,9 +125,12 @@ impl World {
         let kinds = [Crash::LoseUnsynced, Crash::LoseUnsynced, Crash::KeepAll, Crash::KeepPrefix, Crash::KeepSuffix, Crash::KeepSome, Crash::KillProcess];
         let kind = if gently { Crash::KillProcess } else { kinds[thread_rng().gen_range(0..kinds.len())] };
         self.dying().remove(&id);
-        let (wal, snapshots) = &self.disks[&id];
+        let (wal, snapshots, state) = &self.disks[&id];
         wal.crash(kind, &mut |n| thread_rng().gen_range(0..n));
         snapshots.crash(kind, &mut |n| thread_rng().gen_range(0..n));
+        // Of its unsynced writes a prefix survives; of a process that died alone, all.
+        let unsynced = state.unsynced();
+        state.crash(if kind == Crash::KillProcess { unsynced } else { thread_rng().gen_range(0..=unsynced) });
         self.event(format!("node {id} dies ({kind:?})"));
     }
     pub fn restart(&self, id: u64) {
@@ -158,7 +161,7 @@ impl World {
 async fn live(id: u64, world: Arc<World>) {
     // What the one before left bound is gone by then.
     sleep(Duration::from_millis(5)).await;
-    let (wal, snapshots) = &world.disks[&id];
+    let (wal, snapshots, state) = &world.disks[&id];
     let raft = RaftConfig {
         listen: peer(id), secret: b"secret".to_vec(), snapshot_every: world.plan.snapshot_every, guard_ms: world.plan.guard_ms, ..RaftConfig::default()
     };
@@ -166,7 +169,7 @@ async fn live(id: u64, world: Arc<World>) {
         node: id, http_advertise: http(id), peers: NODES.map(|n| (n, peer(n))).collect(), shards: world.plan.shards, raft,
         directory: u128::from(id) << 64 | 0xd1, segment_bytes: 1 << 16, ..NodeConfig::default()
     };
-    let node = match Node::start(config, wal.mount(), snapshots.mount()).await {
+    let node = match Node::start_on(config, wal.mount(), snapshots.mount(), &state.mount()).await {
         Ok(node) => node,
         Err(e) if world.dying().contains(&id) => return world.event(format!("node {id} dies while it starts: {e}")),
         Err(e) => return world.broken("live", format!("node {id} does not start: {e}")),
