@@ -33,6 +33,11 @@ impl Timers {
             self.queue.remove(&(at, timer.clone()));
         }
     }
+    /// Forgets every timer from `from` to `to`, both included.
+    pub fn cancel_between(&mut self, from: Timer, to: Timer) {
+        let gone: Vec<Timer> = self.deadlines.range(from..=to).map(|(t, _)| t.clone()).collect();
+        gone.iter().for_each(|t| self.cancel(t));
+    }
     /// When a timer is due.
     pub fn deadline(&self, timer: &Timer) -> Option<Millis> { self.deadlines.get(timer).copied() }
     /// The next deadline of all.

@@ -174,6 +174,26 @@ fn a_lowered_session_is_in_force_only_after_one_old_session() {
     assert!(w.group().members.is_empty());
 }
 
+/// Found by the core simulation (seed 69): the first lowering's timer ended the second one's promise, 4 s after the member had been told 15 s.
+#[test]
+fn a_session_raised_and_lowered_again_keeps_its_promise_in_full() {
+    let mut w = World::new(&[("t", 4)]);
+    let mut a = Model::new("a", &["t"]);
+    w.join(&mut a);
+    for session in [3_000, 15_000, 3_000] {
+        w.pass(4_000);
+        w.set(Setting::SessionTimeout, Some(session));
+        assert_eq!(w.steady(&mut a).session_timeout_ms, session);
+    }
+    // The first lowering was 8 s ago.
+    w.pass(8_000);
+    w.steady(&mut a);
+    assert_eq!(w.member("a").session_promised_ms, 15_000, "a lease under 15 s may still run");
+    w.pass(7_100);
+    w.steady(&mut a);
+    assert_eq!(w.member("a").session_promised_ms, 3_000);
+}
+
 /// `safety.md` 4 and 24: what a deposed leader had proposed on an older state is a no-op.
 #[test]
 fn an_entry_decided_on_another_state_is_a_no_op() {

@@ -321,8 +321,17 @@ fn arm_member(l: &mut Leading, group: &GroupId, id: &MemberId, m: &Member, now: 
             l.timers.arm(t, now.mono_ms + m.rebalance_timeout_ms);
         }
     }
-    if m.session_promised_ms > m.session_told_ms {
-        let t = Timer::Command(group.clone(), TimerCommand::LowerSession { member: id.clone(), told_ms: m.session_told_ms });
+    // One that was armed for another value told says nothing any more: the session was raised since, or lowered further.
+    let lower = |told_ms: u64| Timer::Command(group.clone(), TimerCommand::LowerSession { member: id.clone(), told_ms });
+    let lowering = m.session_promised_ms > m.session_told_ms;
+    if lowering && m.session_told_ms > 0 {
+        l.timers.cancel_between(lower(0), lower(m.session_told_ms - 1));
+        l.timers.cancel_between(lower(m.session_told_ms + 1), lower(u64::MAX));
+    } else {
+        l.timers.cancel_between(lower(0), lower(u64::MAX));
+    }
+    if lowering {
+        let t = lower(m.session_told_ms);
         if l.timers.deadline(&t).is_none() {
             l.timers.arm(t, now.mono_ms + m.session_promised_ms);
         }
