@@ -4,17 +4,23 @@
 //! second after, each side states what is durable in its folder, and who saw more from that folder refuses it. A term never falls, and an entry that
 //! was durable and known to be committed never goes; of entries beyond that nothing is concluded, because a new leader may cut them off.
 //! The memory is that of the running processes: it is of use as long as one of the peers stayed up.
+//!
+//! Statements overtake each other: there are several connections, and links that hold a message back. So only the statement of a handshake is judged,
+//! which is no older than the handshake, and not one that the same process made before another that was heard already. All others only add to the memory.
 
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use openraft::AsyncRuntime;
+use rand_core::Rng;
 use serde::{Deserialize, Serialize};
 
 use crate::api::{GroupNo, NodeId};
 use crate::checkpoint::Failure;
 use crate::cut::Ident;
 use crate::types::{decode, encode};
+use crate::rt::Rt;
 use crate::writer::LogWriter;
 
 /// What is durable of one group's log.
@@ -29,15 +35,27 @@ pub struct Mark {
 #[derive(Serialize, Deserialize)]
 struct Statement {
     folder: Ident,
+    /// Drawn at each start of the process.
+    life: u64,
+    number: u64,
     marks: BTreeMap<GroupNo, Mark>,
 }
 
-type Seen = BTreeMap<(NodeId, Ident), BTreeMap<GroupNo, Mark>>;
+#[derive(Default)]
+struct Folder {
+    marks: BTreeMap<GroupNo, Mark>,
+    /// The newest statement heard.
+    life: u64,
+    number: u64,
+}
+
+type Seen = BTreeMap<(NodeId, Ident), Folder>;
 
 /// States this node's marks and remembers those of others. Clones share the memory.
 #[derive(Clone)]
 pub struct Marks {
     folder: Ident,
+    life: u64,
     writer: LogWriter,
     seen: Arc<Mutex<Seen>>,
     failure: Arc<Failure>,
@@ -59,34 +77,63 @@ fn follows(old: &BTreeMap<GroupNo, Mark>, new: &BTreeMap<GroupNo, Mark>) -> Resu
 
 impl Marks {
     pub fn new(folder: Ident, writer: LogWriter, failure: Arc<Failure>) -> Marks {
-        Marks { folder, writer, seen: Arc::default(), failure }
+        Marks { folder, life: Rt::thread_rng().next_u64(), writer, seen: Arc::default(), failure }
     }
 
     /// This node's statement.
     pub async fn state(&self) -> io::Result<Vec<u8>> {
-        encode(&Statement { folder: self.folder, marks: self.writer.marks().await? })
+        let (number, marks) = self.writer.marks().await?;
+        encode(&Statement { folder: self.folder, life: self.life, number, marks })
     }
 
-    /// Takes a peer's statement. An error is for the peer: it is refused.
-    pub fn hear(&self, from: NodeId, statement: &[u8]) -> Result<(), String> {
-        let Statement { folder, marks } = decode(statement).map_err(|e| format!("the statement cannot be read: {e}"))?;
+    /// Takes the statement of a peer's handshake. An error is for the peer: it is refused.
+    pub fn judge(&self, from: NodeId, statement: &[u8]) -> Result<(), String> {
+        let statement: Statement = decode(statement).map_err(|e| format!("the statement cannot be read: {e}"))?;
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        let old = seen.entry((from, folder)).or_default();
-        if let Err(what) = follows(old, &marks) {
+        seen.entry((from, statement.folder)).or_default().judge(statement).map_err(|what| {
             tracing::error!(node = from, what, "this node's folder was restored from an old copy: it is refused");
-            return Err(format!("the data folder was restored from an old copy: {what}"));
+            format!("the data folder was restored from an old copy: {what}")
+        })
+    }
+
+    /// Remembers what a peer says now and then.
+    pub fn hear(&self, from: NodeId, statement: &[u8]) {
+        // One that cannot be read is of another version, and that is found out in the handshake.
+        if let Ok(statement) = decode::<Statement>(statement) {
+            let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+            seen.entry((from, statement.folder)).or_default().remember(statement);
         }
-        for (group, new) in marks {
-            let old = old.entry(group).or_default();
-            (old.term, old.kept) = (new.term, old.kept.max(new.kept));
-            old.last = new.last;
-        }
-        Ok(())
     }
 
     /// A peer refused this node.
     pub fn refused(&self, by: NodeId, why: &str) {
         self.failure.tell(format!("node {by} refuses this node: {why}. It must not vote again: remove it from the cluster and add it again under a new node id with an empty folder"));
+    }
+}
+
+impl Folder {
+    fn judge(&mut self, s: Statement) -> Result<(), String> {
+        // Made by the same process before one that overtook it: no news.
+        let overtaken = s.life == self.life && s.number <= self.number;
+        if !overtaken {
+            follows(&self.marks, &s.marks)?;
+        }
+        if !overtaken {
+            (self.life, self.number) = (s.life, s.number);
+        }
+        self.remember(s);
+        Ok(())
+    }
+
+    /// What was true of the folder once adds up, in whatever order it is heard.
+    fn remember(&mut self, s: Statement) {
+        for (group, new) in s.marks {
+            let old = self.marks.entry(group).or_default();
+            *old = Mark { term: old.term.max(new.term), last: old.last.max(new.last), kept: old.kept.max(new.kept) };
+        }
+        if s.life == self.life {
+            self.number = self.number.max(s.number);
+        }
     }
 }
 
@@ -105,5 +152,17 @@ mod tests {
         assert!(follows(&old, &mark(7, 89, 80)).unwrap_err().contains("ends with entry 89"));
         assert!(follows(&old, &BTreeMap::new()).is_err(), "an emptied log");
         assert_eq!(follows(&BTreeMap::new(), &old), Ok(()));
+    }
+
+    #[test]
+    fn a_statement_that_was_overtaken_proves_nothing() {
+        let says = |life, number, term| Statement { folder: [0; 24], life, number, marks: BTreeMap::from([(1, Mark { term, last: 9, kept: 9 })]) };
+        let mut folder = Folder::default();
+        assert_eq!(folder.judge(says(7, 2, 4)), Ok(()));
+        assert_eq!(folder.judge(says(7, 1, 3)), Ok(()), "of the same process, and older");
+        folder.remember(says(7, 3, 5));
+        assert!(folder.judge(says(7, 4, 4)).is_err(), "a process does not go back");
+        assert!(folder.judge(says(8, 1, 4)).is_err(), "nor does a folder");
+        assert_eq!(folder.judge(says(8, 2, 5)), Ok(()));
     }
 }

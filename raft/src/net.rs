@@ -122,14 +122,9 @@ pub async fn tell_marks(marks: Marks, peers: Peers, closing: Arc<AtomicBool>) {
         // A log that cannot be asked has failed, and that is reported elsewhere.
         let Ok(statement) = marks.state().await else { return };
         for to in peers.known() {
-            let (marks, peers, statement) = (marks.clone(), peers.clone(), statement.clone());
-            tokio::spawn(async move {
-                if let Ok(verdict) = peers.call(to, 0, MARKS, statement, false, MARKS_EVERY).await
-                    && !verdict.is_empty()
-                {
-                    marks.refused(to, &String::from_utf8_lossy(&verdict));
-                }
-            });
+            let (peers, statement) = (peers.clone(), statement.clone());
+            // The next one says more: a lost one is no loss.
+            tokio::spawn(async move { peers.call(to, 0, MARKS, statement, false, MARKS_EVERY).await });
         }
     }
 }

@@ -248,7 +248,7 @@ async fn take(s: &mut (impl AsyncRead + Unpin)) -> io::Result<Vec<u8>> {
 /// Both sides state what their disk holds, then say what they think of it; nothing of consensus passes before. An empty verdict is none.
 async fn compare(s: &mut (impl AsyncRead + AsyncWrite + Unpin), marks: &Marks, peer: NodeId) -> io::Result<()> {
     put(s, &marks.state().await?).await?;
-    let verdict = marks.hear(peer, &take(s).await?);
+    let verdict = marks.judge(peer, &take(s).await?);
     put(s, verdict.as_ref().err().map_or(&[][..], |e| e.as_bytes())).await?;
     let theirs = take(s).await?;
     if !theirs.is_empty() {

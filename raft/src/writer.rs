@@ -63,10 +63,13 @@ impl Write {
     }
 }
 
+/// Marks, and how many were asked for before: their order.
+type Numbered = (u64, BTreeMap<GroupNo, Mark>);
+
 enum Job {
     Write(Write),
     /// Asks what is durable.
-    Marks(oneshot::Sender<io::Result<BTreeMap<GroupNo, Mark>>>),
+    Marks(oneshot::Sender<io::Result<Numbered>>),
     /// Ends the writer and drops the log, so that its files can be opened again.
     Stop(oneshot::Sender<()>),
 }
@@ -179,7 +182,7 @@ impl LogWriter {
     }
 
     /// What is durable of every group's log.
-    pub async fn marks(&self) -> io::Result<BTreeMap<GroupNo, Mark>> {
+    pub async fn marks(&self) -> io::Result<Numbered> {
         let (tx, rx) = oneshot::channel();
         self.jobs.send(Job::Marks(tx)).map_err(|_| stopped())?;
         rx.await.map_err(|_| stopped())?
@@ -208,6 +211,8 @@ struct Writer<D: Disk> {
     pin_segments: u64,
     /// What the full disk keeps waiting, in order.
     stalled: Vec<Write>,
+    /// Marks asked for so far.
+    asked: u64,
     /// The next segment is ready.
     spare: bool,
     failed: Option<(io::ErrorKind, String)>,
@@ -220,7 +225,7 @@ struct Writer<D: Disk> {
 impl<D: Disk> Writer<D> {
     fn new(wal: Wal<D>, pin_segments: u64, failure: Arc<Failure>, health: Arc<Health>) -> Self {
         health.bytes.store(wal.bytes(), Ordering::Release);
-        Writer { wal, pin_segments, stalled: Vec::new(), spare: false, failed: None, failure, health, stopped: None }
+        Writer { wal, pin_segments, stalled: Vec::new(), asked: 0, spare: false, failed: None, failure, health, stopped: None }
     }
 
     /// How long to wait for work before a round without any; None: for ever.
@@ -267,8 +272,10 @@ impl<D: Disk> Writer<D> {
         }
         for tx in asked {
             let failed = self.failed.clone().map(|(kind, text)| io::Error::new(kind, text));
+            self.asked += 1;
+            let marks = failed.map_or_else(|| self.wal.durable().map(|(g, last, meta)| Ok((g, mark(last, meta)?))).collect(), Err);
             // A dropped receiver has given up: nobody to tell.
-            let _ = tx.send(failed.map_or_else(|| self.wal.durable().map(|(g, last, meta)| Ok((g, mark(last, meta)?))).collect(), Err));
+            let _ = tx.send(marks.map(|m: BTreeMap<GroupNo, Mark>| (self.asked, m)));
         }
         self.look_after(bytes);
         if stop.is_some() {
