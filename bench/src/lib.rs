@@ -4,10 +4,13 @@
 pub mod http;
 pub mod memory;
 
-use baton_coordinator::assign::{
-    Assignor, EXTENDED, SERVER,
-    preferences::{Loads, Zones},
-    spec::{NOBODY, Spec},
+use baton_coordinator::{
+    assign::{
+        Assignor, EXTENDED, Input, SERVER,
+        preferences::{Loads, Zones},
+        spec::{NOBODY, Spec},
+    },
+    ids::{MemberId, TopicName},
 };
 use std::fmt;
 
@@ -95,6 +98,17 @@ fn spec(size: Size, subscriptions: Subscriptions, members: u32) -> Spec {
     let zones = Zones { of_member: (0..members).map(|m| m % 3).collect(), sets: vec![vec![0, 1], vec![1, 2], vec![0, 2]], set_of: (0..partitions).map(|p| p % 3).collect() };
     let loads = Loads { weights: (0..partitions).map(|p| p % 7 + 1).collect(), capacities: (0..members).map(|m| m % 3 + 1).collect(), moves_max: usize::MAX };
     Spec::new(&counts, distinct, of_member).and_then(|s| s.with_zones(zones)).and_then(|s| s.with_loads(loads)).expect("numbers of one group")
+}
+
+/// The same group by name, as the coordinator has it, without a target.
+pub fn input(size: Size, subscriptions: Subscriptions) -> Input {
+    let (group, topics) = (spec(size, subscriptions, size.members), (0..size.topics).map(|t| TopicName::from(format!("topic-{t:04}"))).collect::<Vec<_>>());
+    let of_member = |m: u32| group.subscription(m).iter().map(|t| topics[*t as usize].clone()).collect();
+    Input {
+        subscriptions: (0..size.members).map(|m| (MemberId::from(format!("member-{m:05}")), of_member(m))).collect(),
+        topics: topics.iter().map(|t| (t.clone(), i32::try_from(size.partitions).unwrap_or(i32::MAX))).collect(),
+        ..Input::default()
+    }
 }
 
 /// All assignors of the coordinator.
