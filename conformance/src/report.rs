@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 /// How many differences of one file are printed in full.
-const DETAILS_MAX: usize = 100;
+const DETAILS_MAX: usize = 10;
 
 /// The result of one case, trace or step.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -312,6 +312,8 @@ pub fn done(draft: &mut Draft, group: &GroupId, found: &work::Found) {
                 draft.put(Record::Target { epoch: *epoch, assignment });
             }
         }
+        // Found on an older image than the group has seen by now: it is looked at again.
+        work::Found::Topics { revision, .. } if *revision < g.metadata_revision => {}
         work::Found::Topics { revision, topics } => subscription::resolved(draft, group, *revision, topics),
     }
 }

@@ -261,6 +261,10 @@ impl Shard {
             }
         }
         let Some(l) = &mut self.leading else { return };
+        for (b, _) in entry.batches.iter().zip(&outcomes).filter(|(_, o)| **o != Outcome::Applied) {
+            // Work may be out for the draft that is lost with it: its epoch may come again and mean something else.
+            l.working.retain(|(g, _), _| *g != b.group);
+        }
         // Offsets change nothing that a member could be told, and commits are many.
         for b in entry.batches.iter().filter(|b| !soft::only_offsets(&b.records)) {
             let all = || self.state.groups.get(&b.group).map(|g| g.members.keys().cloned().collect()).unwrap_or_default();
@@ -330,7 +334,7 @@ impl Shard {
         if !again {
             self.step_down();
             self.leading = Some(Leading {
-                node, term, timers: Timers::default(), rearmed_at: now.mono_ms, time_from: (self.state.time_ms, now.mono_ms), sweep_at: now.mono_ms + SWEEP_EVERY_MS, swept: None, tick: false, facts_seen: BTreeMap::new(), working: BTreeMap::new(), runs: 0, regexes_at: BTreeMap::new(), queue: VecDeque::new(), in_flight: None, held: BTreeMap::new(), assigned_at: BTreeMap::new(),
+                node, term, timers: Timers::default(), rearmed_at: now.mono_ms, time_from: (self.state.time_ms, now.mono_ms), sweep_at: now.mono_ms + SWEEP_EVERY_MS, swept: None, tick: false, facts_seen: BTreeMap::new(), working: BTreeMap::new(), runs: term << 32, regexes_at: BTreeMap::new(), queue: VecDeque::new(), in_flight: None, held: BTreeMap::new(), assigned_at: BTreeMap::new(),
                 refused: BTreeMap::new(), touched: Vec::new(), classic: BTreeMap::new(), armed: Vec::new(), lost: BTreeSet::new(),
             });
         }

@@ -314,3 +314,32 @@ fn a_new_leader_goes_on_with_kafka_members() {
     w.pass(15_001);
     assert!(w.group().members.is_empty(), "sessions run under the new leader");
 }
+
+/// Work that was begun under an earlier leadership was for a draft that may be lost: its result is nobody's, although the same node leads again.
+#[test]
+fn a_result_from_an_earlier_leadership_is_not_taken() {
+    let mut w = World::new(&[("t", 4)]);
+    offload(&mut w);
+    w.auto_work = false;
+    w.auto_commit = false;
+    let a = Model::new("a", &["t"]);
+    w.send(Command::Heartbeat(a.join_request()));
+    let stale = w.work.remove(0);
+    w.log.clear(); // the join is lost with its leader
+    w.shard.step_down();
+    w.run();
+    w.auto_commit = true;
+    w.shard.lead(1, 2, w.now);
+    let (mut b, mut c) = (Model::new("b", &["t"]), Model::new("c", &["t"]));
+    w.join(&mut b);
+    assert_eq!((w.group().epoch, w.work.len()), (2, 1), "the same epoch, of other members");
+    w.shard.done(stale.run(), w.now);
+    w.run();
+    assert_eq!(w.group().target_epoch, 1, "not taken");
+    w.auto_work = true;
+    w.run();
+    w.pass(200);
+    w.join(&mut c);
+    w.settle(&mut [&mut b, &mut c]);
+    assert_eq!((b.owned.len(), c.owned.len()), (2, 2));
+}
