@@ -4,6 +4,5 @@
 pub mod belief;
 #[cfg(madsim)]
 pub mod cluster;
-#[cfg(not(madsim))]
 pub mod processes;
 pub use baton_core_sim as core_sim;
