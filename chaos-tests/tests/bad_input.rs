@@ -105,17 +105,19 @@ fn nodes_that_must_not_start_say_why() {
     let dir = w.dir.clone();
     let folder = |n: &str| dir.join(n).display().to_string();
 
+    let secret = folder("secret");
+
     println!("another node's data");
     w.kill_node(2);
-    refused(&["serve", "--node-id", "3", "--data", &folder("node-2"), "--http", &http, "--peers", &peers], &["node 2", "node-2"]);
+    refused(&["serve", "--node-id", "3", "--data", &folder("node-2"), "--http", &http, "--peers", &peers, "--secret-file", &secret], &["node 2", "node-2"]);
     println!("an empty folder under a known id");
-    refused(&["serve", "--node-id", "2", "--data", &folder("fresh"), "--http", &http, "--peers", &peers], &["new node id"]);
+    refused(&["serve", "--node-id", "2", "--data", &folder("fresh"), "--http", &http, "--peers", &peers, "--secret-file", &secret], &["new node id"]);
     println!("data of another cluster");
     let other = World::start(&here(), "other", 1, Duration::from_secs(6));
     let stranger = other.dir.join("node-2").display().to_string();
     let mut other = other;
     other.kill_node(2);
-    refused(&["serve", "--node-id", "2", "--data", &stranger, "--http", &http, "--peers", &peers], &["cluster"]);
+    refused(&["serve", "--node-id", "2", "--data", &stranger, "--http", &http, "--peers", &peers, "--secret-file", &secret], &["cluster"]);
     other.start_node(2);
     other.ready(2, Duration::from_secs(20));
     other.fine();
@@ -124,9 +126,9 @@ fn nodes_that_must_not_start_say_why() {
     w.ready(2, Duration::from_secs(20));
     println!("two nodes with one id");
     let twin: Vec<String> = peers.split(',').map(|p| if p.starts_with("2=") { format!("2={peer}") } else { p.into() }).collect();
-    refused(&["serve", "--node-id", "2", "--data", &folder("twin"), "--http", &http, "--peers", &twin.join(",")], &["new node id"]);
+    refused(&["serve", "--node-id", "2", "--data", &folder("twin"), "--http", &http, "--peers", &twin.join(","), "--secret-file", &secret], &["new node id"]);
     println!("one folder twice, a port in use");
-    refused(&["serve", "--node-id", "2", "--data", &folder("node-2"), "--http", &http, "--peers", &peers], &["already", "node-2"]);
+    refused(&["serve", "--node-id", "2", "--data", &folder("node-2"), "--http", &http, "--peers", &peers, "--secret-file", &secret], &["already", "node-2"]);
     let taken = TcpListener::bind("127.0.0.1:0").expect("port");
     let address = taken.local_addr().expect("address").to_string();
     refused(&["serve", "--node-id", "9", "--data", &folder("nine"), "--http", &address, "--peers", "9=127.0.0.1:1"], &["in use", &address]);

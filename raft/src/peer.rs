@@ -38,6 +38,7 @@ const PING_AFTER: Duration = Duration::from_millis(300);
 /// After so much silence with a reply out, the connection is given up: TCP itself would wait for minutes.
 const STALL: Duration = Duration::from_millis(800);
 const PING: u8 = 255;
+const LOG_AGAIN: Duration = Duration::from_secs(10);
 const STATEMENT_MAX: usize = 1 << 20;
 
 type Reply = oneshot::Sender<Result<Vec<u8>, PeerError>>;
@@ -136,11 +137,24 @@ pub struct Own {
     secret: Arc<[u8]>,
     identity: Arc<dyn Identity>,
     marks: Marks,
+    /// The last refusal that was logged, and when.
+    logged: Arc<Mutex<Option<(String, Instant)>>>,
 }
 
 impl Own {
     pub fn of(config: &RaftConfig, marks: Marks) -> Own {
-        Own { node: config.node, secret: config.secret.clone().into(), identity: config.identity.clone(), marks }
+        Own { node: config.node, secret: config.secret.clone().into(), identity: config.identity.clone(), marks, logged: Arc::default() }
+    }
+
+    /// Peers that are refused come back many times a second: the same reason is logged every ten seconds.
+    fn is_news(&self, reason: &str) -> bool {
+        let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        let known = logged.as_ref().is_some_and(|(last, at)| last == reason && now < *at + LOG_AGAIN);
+        if !known {
+            *logged = Some((reason.into(), now));
+        }
+        !known
     }
 }
 
@@ -465,7 +479,9 @@ async fn answer(mut stream: TcpStream, own: &Own, handler: Handler, closing: Arc
     let from = match timeout(HANDSHAKE, handshake).await.map_err(|_| io::ErrorKind::TimedOut)? {
         Ok(from) => from,
         Err(e) => {
-            tracing::warn!(error = %e, "peer refused");
+            if own.is_news(&e.to_string()) {
+                tracing::warn!(error = %e, "peer refused");
+            }
             return Err(e);
         }
     };
