@@ -13,29 +13,33 @@ const SESSION: Duration = Duration::from_secs(6);
 
 fn here() -> PathBuf { bins(env!("CARGO_BIN_EXE_worker")) }
 
-#[test]
-fn sixty_seconds_of_kills() {
-    let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(|e| e.into_inner());
-    let mut w = World::start(&here(), "kills", PARTITIONS, SESSION);
-    for i in 0..4 { w.worker(&format!("many{i}"), &["--members", "7"]); }
-    for i in 0..6 { w.worker(&format!("one{i}"), &["--members", "1"]); }
+/// Whether the client library fences itself.
+#[derive(Clone, Copy, PartialEq)]
+enum SelfFencing { On, Off }
+
+/// The story: everything until the workers have stopped. Gives when the leader, and when all nodes were killed.
+fn sixty_seconds(w: &mut World, fencing: SelfFencing) -> (u64, u64) {
+    let off: &[&str] = if fencing == SelfFencing::Off { &["--no-guard"] } else { &[] };
+    let args = |own: &[&'static str]| [own, off].concat();
+    for i in 0..4 { w.worker(&format!("many{i}"), &args(&["--members", "7"])); }
+    for i in 0..6 { w.worker(&format!("one{i}"), &args(&["--members", "1"])); }
     w.model_worker("model", &["--members", "4"]);
     // Its writes are always half sent when it is stopped.
-    w.worker("paused", &["--members", "2", "--slow-write-ms", "20"]);
+    w.worker("paused", &args(&["--members", "2", "--slow-write-ms", "20"]));
     w.all_owned(Duration::from_secs(30), "40 members are in");
     w.mark_start();
 
     w.at(3, "one worker is killed, two join");
     w.kill_worker("one0");
-    w.worker("one6", &["--members", "1"]);
-    w.worker("one7", &["--members", "1"]);
+    w.worker("one6", &args(&["--members", "1"]));
+    w.worker("one7", &args(&["--members", "1"]));
     w.at(6, "a worker is stopped in mid-write, for longer than its lease");
     w.signal_worker("paused", libc::SIGSTOP);
     w.at(9, "seven members leave");
     w.stop_worker("many0");
     w.at(11, "seven members are killed, seven join");
     w.kill_worker("many1");
-    w.worker("many4", &["--members", "7"]);
+    w.worker("many4", &args(&["--members", "7"]));
     w.at(18, "the stopped worker goes on");
     w.signal_worker("paused", libc::SIGCONT);
 
@@ -59,12 +63,20 @@ fn sixty_seconds_of_kills() {
     for n in 1..=3 { w.ready(n, Duration::from_secs(20)); }
     w.at(48, "workers come and go");
     w.stop_worker("one1");
-    w.worker("one8", &["--members", "1"]);
+    w.worker("one8", &args(&["--members", "1"]));
     w.kill_worker("one2");
     w.at(60, "the end");
     w.all_owned(SESSION * 3, "every partition has an owner");
     w.no_node_died();
     w.stop_workers();
+    (failover, outage)
+}
+
+#[test]
+fn sixty_seconds_of_kills() {
+    let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(|e| e.into_inner());
+    let mut w = World::start(&here(), "kills", PARTITIONS, SESSION);
+    let (failover, outage) = sixty_seconds(&mut w, SelfFencing::On);
 
     let committed = w.committed();
     let (beliefs, mut wrong) = belief::beliefs(&w.processes());
@@ -102,6 +114,20 @@ fn sixty_seconds_of_kills() {
     // Its guard may have stopped the write before it left; then there is nothing to refuse. That the sink does refuse is the canary's to show.
     println!("the stopped worker's write was {}", if sink.refused > 0 { "refused by the sink" } else { "never sent" });
     assert!(count(End::Lapsed) > 0, "the stopped worker's lease did not lapse: the run did not test fencing");
+    w.fine();
+}
+
+/// The same run without self-fencing must fail: a check that cannot is worth nothing.
+#[test]
+fn sixty_seconds_without_self_fencing_are_found_out() {
+    let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(|e| e.into_inner());
+    let mut w = World::start(&here(), "unfenced", PARTITIONS, SESSION);
+    sixty_seconds(&mut w, SelfFencing::Off);
+    let (beliefs, mut wrong) = belief::beliefs(&w.processes());
+    wrong.extend(belief::judge(&beliefs));
+    let two = wrong.iter().filter(|v| matches!(v, belief::Violation::TwoOwners { .. })).count();
+    println!("without self-fencing: {two} times two owners, {} stale writes refused by the sink", w.sink().refused);
+    assert!(two > 0, "nobody believed too long: the run does not test self-fencing");
     w.fine();
 }
 
