@@ -1,7 +1,6 @@
-//! The load of `serving`: kept connections that send one request after the other, and the echo that Baton is compared with.
+//! The load of `serving`: kept connections that send one request after the other.
 
 use anyhow::{Context, Result, bail};
-use axum::{Json, Router, routing::post};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::{
@@ -26,7 +25,6 @@ impl Connection {
         tokio::spawn(async move { let _ = connection.await; });
         Ok(Connection { sender, host: address.into() })
     }
-    pub async fn post(&mut self, path: &str, body: String) -> Result<(u16, Bytes)> { self.send("POST", path, Bytes::from(body)).await }
     async fn send(&mut self, method: &str, path: &str, body: Bytes) -> Result<(u16, Bytes)> {
         self.sender.ready().await?;
         let request = Request::builder().method(method).uri(path).header("host", &self.host).header("content-type", "application/json").body(Full::new(body))?;
@@ -39,10 +37,7 @@ impl Connection {
 pub struct Mill;
 impl Mill {
     /// How many were answered with 200. Each connection goes through the requests in turn, from a place of its own.
-    pub async fn run(address: &str, connections: usize, time: Duration, requests: Vec<(String, String)>) -> Result<u64> {
-        Mill::run_with("POST", address, connections, time, requests).await
-    }
-    pub async fn run_with(method: &'static str, address: &str, connections: usize, time: Duration, requests: Vec<(String, String)>) -> Result<u64> {
+    pub async fn run(method: &'static str, address: &str, connections: usize, time: Duration, requests: Vec<(String, String)>) -> Result<u64> {
         let requests: Arc<Vec<(String, Bytes)>> = Arc::new(requests.into_iter().map(|(p, b)| (p, Bytes::from(b))).collect());
         let end = Instant::now() + time;
         let tasks: Vec<_> = (0..connections).map(|c| {
@@ -64,15 +59,4 @@ impl Mill {
         for t in tasks { sum += t.await??; }
         Ok(sum)
     }
-}
-
-/// Serves an axum route that reads a JSON body and answers with it, until it is killed.
-pub fn echo(port: u16) -> Result<()> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(async {
-        let listener = tokio::net::TcpListener::bind(("127.0.0.1", port)).await?;
-        let router = Router::new().route("/echo", post(|Json(body): Json<serde_json::Value>| async move { Json(body) }));
-        baton_api::serve(listener, router, std::future::pending()).await;
-        Ok(())
-    })
 }
