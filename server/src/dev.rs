@@ -171,6 +171,8 @@ impl Node {
         let mut command = Command::new(&self.command[0]);
         // Its own process group: Ctrl-C reaches `dev` alone, which then stops the nodes in order.
         command.args(&self.command[1..]).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).process_group(0);
+        // Several nodes share this machine: one worker thread each costs a third less when nobody asks anything.
+        if std::env::var_os("TOKIO_WORKER_THREADS").is_none() { command.env("TOKIO_WORKER_THREADS", "1"); }
         // What is meant for one node by hand must not reach them all.
         for o in crate::serve::OPTIONS { command.env_remove(crate::args::env_name(o.name)); }
         die_with_parent(&mut command);
