@@ -2,6 +2,7 @@
 
 use crate::{args::{Args, Opt}, http, say};
 use anyhow::{Result, bail};
+use baton_client::http::escape;
 use serde_json::Value;
 use std::{process::ExitCode, time::Duration};
 
@@ -21,11 +22,6 @@ pub fn repair(args: Args) -> Result<ExitCode> {
     let problem: Value = serde_json::from_str(&body).unwrap_or(Value::Null);
     let text = |f: &str| problem[f].as_str().unwrap_or("").to_string();
     if text("title").is_empty() { bail!("{address} answers {status} {body}") } else { bail!("{}: {}. {}", text("title"), text("detail"), text("action")) }
-}
-
-/// One segment of a path.
-fn escape(name: &str) -> String {
-    name.bytes().map(|b| if b.is_ascii_alphanumeric() || b"-_.~".contains(&b) { (b as char).to_string() } else { format!("%{b:02X}") }).collect()
 }
 
 #[test]
