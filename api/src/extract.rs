@@ -14,6 +14,9 @@ use std::time::Duration;
 
 /// How long a body may take to arrive.
 const BODY_WITHIN: Duration = Duration::from_secs(10);
+/// How much of a body that is too large is read away before the refusal, and for how long.
+const AWAY_MAX: usize = 16 * BODY_MAX;
+const AWAY_WITHIN: Duration = Duration::from_secs(2);
 
 /// The names in the path.
 pub(crate) struct InPath<T>(pub T);
@@ -45,13 +48,37 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for InBody<T> {
 async fn bytes(request: Request<Body>) -> Result<Vec<u8>, Failure> {
     let too_large = || Failure::new(code::BODY_TOO_LARGE, format!("the body is larger than {BODY_MAX} bytes"));
     let told = request.headers().get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()).and_then(|v| v.parse::<u64>().ok());
-    if told.is_some_and(|n| n > BODY_MAX as u64) { return Err(too_large()); }
-    match tokio::time::timeout(BODY_WITHIN, Limited::new(request.into_body(), BODY_MAX).collect()).await {
+    // A client that waits for a word before it sends its body has nothing on its way.
+    let waits = request.headers().contains_key(header::EXPECT);
+    let mut body = request.into_body();
+    if told.is_some_and(|n| n > BODY_MAX as u64) {
+        if !waits { read_away(&mut body).await; }
+        return Err(too_large());
+    }
+    match tokio::time::timeout(BODY_WITHIN, Limited::new(&mut body, BODY_MAX).collect()).await {
         Ok(Ok(whole)) => Ok(whole.to_bytes().to_vec()),
-        Ok(Err(e)) if e.downcast_ref::<LengthLimitError>().is_some() => Err(too_large()),
+        Ok(Err(e)) if e.downcast_ref::<LengthLimitError>().is_some() => {
+            read_away(&mut body).await;
+            Err(too_large())
+        }
         Ok(Err(e)) => Err(Failure::new(code::INVALID_REQUEST, format!("the body cannot be read: {e}"))),
         Err(_) => Err(Failure::new(code::REQUEST_TIMEOUT, format!("the body did not arrive within {} s", BODY_WITHIN.as_secs()))),
     }
+}
+
+/// Reads on and forgets, within bounds. A connection closed over unread bytes is reset, and the client that was still sending would see
+/// a broken pipe instead of the refusal.
+async fn read_away(body: &mut Body) {
+    let _ = tokio::time::timeout(AWAY_WITHIN, async {
+        let mut left = AWAY_MAX;
+        while let Some(Ok(frame)) = body.frame().await {
+            match left.checked_sub(frame.data_ref().map_or(0, |d| d.len())) {
+                Some(n) => left = n,
+                None => break,
+            }
+        }
+    })
+    .await;
 }
 
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Failure> {
