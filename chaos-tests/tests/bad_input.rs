@@ -1,7 +1,7 @@
 //! What a person can get wrong, tried on real `baton` processes: each mistake gets an error that says what it is and what to do, and nothing is lost.
 //! Linux only. The HTTP front's own tests go through more malformed requests; here is what needs a cluster, a folder or a port.
 
-use baton_chaos_tests::processes::{http::call, *};
+use baton_chaos_tests::processes::{disk::Small, http::call, *};
 use serde_json::{Value, json};
 use std::{
     fs,
@@ -165,8 +165,7 @@ fn a_second_dev_on_one_folder_is_refused() {
 fn a_full_disk_refuses_and_goes_on_when_there_is_room() {
     let dir = std::env::temp_dir().join(format!("baton-full-disk-{}", std::process::id()));
     let _ = fs::remove_dir_all(&dir);
-    fs::create_dir_all(&dir).expect("folder");
-    let Some(_mounted) = Mounted::small(&dir) else { return println!("skipped: a small file system cannot be mounted here") };
+    let Some(disk) = Small::mount(&dir, 24) else { return println!("skipped: a small file system cannot be mounted here") };
     let here = here();
     let host = Host { data: Some(dir.join("node")), ..Host::loopback(&here) };
     let mut w = World::start_on(&here, "full", 4, Duration::from_secs(6), vec![host], "127.0.0.1");
@@ -177,8 +176,7 @@ fn a_full_disk_refuses_and_goes_on_when_there_is_room() {
         call(&address, "PUT", "/v1/groups/full/offsets", &body, SLOW)
     };
     assert_eq!(commit(1).expect("an answer").0, 200);
-    let ballast = dir.join("ballast");
-    fill(&ballast);
+    disk.fill().expect("ballast");
     // What is prepared of the log takes some more.
     let refused = (2..2_000).find_map(|n| match commit(n) { Ok((200, ..)) => None, other => Some((n, other)) });
     let (n, answer) = refused.expect("the disk is full, and yet everything is taken");
@@ -186,7 +184,7 @@ fn a_full_disk_refuses_and_goes_on_when_there_is_room() {
     assert!(matches!(&answer, Ok((503, _, body)) if body.contains("action")), "{answer:?}");
     let log = fs::read_to_string(w.dir.join("node-1.log")).expect("log");
     assert!(log.contains("full") || log.contains("No space"), "the log does not say that the disk is full: {log}");
-    fs::remove_file(&ballast).expect("room");
+    disk.free().expect("room");
     let end = Instant::now() + Duration::from_secs(20);
     while !commit(10_000).is_ok_and(|a| a.0 == 200) {
         assert!(Instant::now() < end, "it does not go on although there is room again");
@@ -199,31 +197,6 @@ fn a_full_disk_refuses_and_goes_on_when_there_is_room() {
     let offsets = Api(&address).ask("GET", &format!("/v1/groups/full/offsets?topic={TOPIC}&partition=0"), "").1;
     assert_eq!(offsets["offsets"][0]["offset"], 10_000, "{offsets}");
     w.fine();
-}
-
-/// A file system of 24 MiB in memory; taken away with this.
-struct Mounted(PathBuf);
-impl Mounted {
-    fn small(dir: &Path) -> Option<Mounted> {
-        let done = Command::new("mount").args(["-t", "tmpfs", "-o", "size=24m", "tmpfs"]).arg(dir).stderr(Stdio::null()).status();
-        done.is_ok_and(|s| s.success()).then(|| Mounted(dir.to_path_buf()))
-    }
-}
-impl Drop for Mounted {
-    fn drop(&mut self) {
-        // Lazily: a node that a failed test left behind may still have files open.
-        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
-/// Writes until there is no room.
-fn fill(path: &Path) {
-    use std::io::Write;
-    let mut file = fs::File::create(path).expect("ballast");
-    for size in [1 << 20, 4_096] {
-        while file.write_all(&vec![7; size]).and_then(|()| file.sync_data()).is_ok() {}
-    }
 }
 
 fn wait_ready(address: &str) {

@@ -1,4 +1,4 @@
-//! Real nodes under a nemesis, for as long as one likes: kills, stops, restarts, cuts, a full disk, clocks. Episode after episode, each with a fresh
+//! Real nodes under a nemesis, for as long as one likes: kills, stops, restarts, cuts, slow and full disks, clocks. Episode after episode, each with a fresh
 //! cluster, judged as the process test is judged; results go to a file, line by line, so that a run can be stopped and gone on with.
 //! `cargo xtask chaos --kills 100` is the usual call. Every choice of an episode follows from its number.
 
@@ -7,6 +7,7 @@ use baton_chaos_tests::{
     belief::{self, Record},
     processes::{
         Host, World,
+        disk::{Slow, Small},
         namespaces::{HUB, Network, address},
     },
 };
@@ -30,6 +31,8 @@ const USAGE: &str = "nemesis --kills N [--state FILE] [--first EPISODE] [--old B
 /// Faults of one episode.
 const FAULTS: usize = 24;
 const PARTITIONS: usize = 24;
+/// Of the disk that is filled.
+const DISK_MIB: u32 = 48;
 const SESSION: Duration = Duration::from_secs(6);
 /// Set for the process that runs inside the namespaces.
 const TAG: &str = "BATON_NEMESIS_TAG";
@@ -152,6 +155,14 @@ fn episode(number: u64, bins: &Path, net: Option<&Network>, old: Option<&Path>) 
     if let (Some(lib), true) = (&faketime, number.is_multiple_of(3)) {
         hosts[2].env = vec![("LD_PRELOAD".into(), lib.display().to_string()), ("FAKETIME".into(), "+30d".into()), ("FAKETIME_DONT_FAKE_MONOTONIC".into(), "1".into())];
     }
+    // One node keeps its data on a file system of its own, small enough to be filled.
+    let mut disk = None;
+    if number.is_multiple_of(2) {
+        let (n, dir) = (1 + (number / 2 % 3) as usize, std::env::temp_dir().join(format!("baton-nemesis-disk-{}", std::process::id())));
+        disk = Small::mount(&dir, DISK_MIB).map(|d| (n, d));
+        if disk.is_some() { hosts[n - 1].data = Some(dir.join("node")); }
+    }
+    let slow = Slow::possible();
     let here = net.map_or("127.0.0.1".to_string(), |_| address(HUB));
     let ahead = !hosts[2].env.is_empty();
     let mut w = World::start_on(bins, &format!("nemesis-{number}"), PARTITIONS, SESSION, hosts, &here);
@@ -166,7 +177,7 @@ fn episode(number: u64, bins: &Path, net: Option<&Network>, old: Option<&Path>) 
         begun.push(clock::now());
         let other = (leader + dice.roll(2) as usize) % 3 + 1;
         let victim = if dice.roll(10) < 6 { leader } else { other };
-        let kind = if turn < 3 && old.is_some() { 0 } else { 1 + dice.roll(16) };
+        let kind = if turn < 3 && old.is_some() { 0 } else { 1 + dice.roll(18) };
         let name = match kind {
             0 => {
                 // Upgraded one after the other.
@@ -174,6 +185,20 @@ fn episode(number: u64, bins: &Path, net: Option<&Network>, old: Option<&Path>) 
                 w.hosts[turn].baton = bins.join("baton");
                 w.start_node(turn + 1);
                 "upgrade"
+            }
+            8 if slow => {
+                let each = Duration::from_millis(20 + dice.roll(300));
+                let down = Slow::down(w.pid(victim), each).context("slow disk")?;
+                pause(1_000 + dice.roll(2_000));
+                drop(down);
+                if victim == leader { "slow disk of the leader" } else { "slow disk of a follower" }
+            }
+            9 if disk.is_some() => {
+                let (n, disk) = disk.as_ref().context("a small disk")?;
+                disk.fill()?;
+                pause(700 + dice.roll(1_500));
+                disk.free()?;
+                if *n == leader { "full disk of the leader" } else { "full disk of a follower" }
             }
             1 => {
                 for n in 1..=3 {
