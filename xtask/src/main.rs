@@ -1,5 +1,5 @@
 //! Developer commands: `cargo xtask verify` is what CI runs, `cargo xtask fix` rewrites, `cargo xtask layers` checks the crate edges,
-//! `cargo xtask sim …` runs the core simulation, `cargo xtask model …` walks the states of the core, `cargo xtask golden` compares with what Apache Kafka answered.
+//! `cargo xtask sim …` runs the core simulation, `cargo xtask scenario …` plays stories that a newcomer can read, `cargo xtask model …` walks the states of the core, `cargo xtask golden` compares with what Apache Kafka answered.
 
 use anyhow::{Context, Result, bail};
 use std::{env, process::Command};
@@ -17,6 +17,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("baton-core-sim", &["baton-coordinator"]),
     ("baton-model", &["baton-coordinator"]),
     ("baton-conformance", &["baton-coordinator"]),
+    ("baton-scenarios", &["baton-coordinator"]),
     ("baton-bench", &["*"]),
     ("baton-chaos-tests", &["*"]),
     ("baton-xtask", &[]),
@@ -35,8 +36,9 @@ fn main() -> Result<()> {
             cargo(&[&["run", "--quiet", "-p", "baton-chaos-tests", "--bin", "nemesis", "--"], rest].concat())
         }
         ["model", rest @ ..] => cargo(&[&["run", "--quiet", "--release", "-p", "baton-model", "--"], rest].concat()),
+        ["scenario", rest @ ..] => cargo(&[&["run", "--quiet", "-p", "baton-scenarios", "--"], rest].concat()),
         ["golden", rest @ ..] => cargo(&[&["run", "--quiet", "-p", "baton-conformance", "--"], rest].concat()),
-        _ => bail!("usage: cargo xtask verify | fix | layers | golden [--dir DIR] | model [--states N] [--seconds S] [--bug N] | chaos --kills N | sim [cluster] (run --seeds A..B | replay SEED [--bug N] | mutants)"),
+        _ => bail!("usage: cargo xtask verify | fix | layers | golden [--dir DIR] | scenario [NAME|FILE|--all|compare] [--bless] | model [--states N] [--seconds S] [--bug N] | chaos --kills N | sim [cluster] (run --seeds A..B | replay SEED [--bug N] | mutants)"),
     }
 }
 
