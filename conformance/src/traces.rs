@@ -7,6 +7,7 @@
 mod classic;
 mod consumer;
 mod rules;
+mod slips;
 mod trace;
 mod world;
 

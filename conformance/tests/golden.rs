@@ -11,12 +11,8 @@ const COMPARED: [&str; 6] = [
     "assignors/server-uniform.jsonl",
 ];
 
-/// Conversations in which agreement is claimed: how many at least must agree or be explained, and how many at most may differ without a rule.
-/// The two that do are slips of Kafka's own: a renamed static member leaves its old instance id unusable (`walk-interval`), and a target is computed with
-/// the kind of subscription that the group had before the join at hand (`walk-range`).
-const REPLAYED: [(&str, usize, usize); 5] = [
-    ("traces/walk-classic.jsonl", 30, 0), ("traces/scripted.jsonl", 70, 0), ("traces/walk-range.jsonl", 69, 1), ("traces/walk-uniform.jsonl", 40, 0), ("traces/walk-interval.jsonl", 9, 1),
-];
+/// Conversations in which agreement is claimed, and how many there are at least.
+const REPLAYED: [(&str, usize); 5] = [("traces/walk-classic.jsonl", 30), ("traces/scripted.jsonl", 70), ("traces/walk-range.jsonl", 70), ("traces/walk-uniform.jsonl", 40), ("traces/walk-interval.jsonl", 10)];
 /// Rules of the conversations.
 const RULES_MAX: usize = 10;
 
@@ -25,12 +21,12 @@ fn every_difference_from_kafka_is_explained_by_a_rule() {
     let reports = run(&own_data()).expect("the golden data can be read");
     let text = report::render(&reports);
     println!("{text}");
-    for report in reports.iter().filter(|r| !r.file.starts_with("traces/")) {
+    for report in &reports {
         assert_eq!(report.unexplained, 0, "{text}");
     }
-    for (file, least, differ) in REPLAYED {
+    for (file, least) in REPLAYED {
         let report = reports.iter().find(|r| r.file == file).unwrap_or_else(|| panic!("{file} is missing"));
-        assert!(report.agreed + report.explained >= least && report.unexplained <= differ, "{file}: {text}");
+        assert!(report.agreed + report.explained >= least, "{file}: {text}");
     }
     let rules: std::collections::BTreeSet<&str> = reports.iter().filter(|r| r.file.starts_with("traces/")).flat_map(|r| r.rules.keys().copied()).collect();
     assert!(rules.len() <= RULES_MAX, "so many rules explain anything: {rules:?}");

@@ -16,8 +16,8 @@ pub const UNKNOWN_TOPIC: &str = "unknown-topic";
 /// one is given to nobody while another member still has that of the old one (`docs/safety.md` 13).
 pub const TOPIC_MADE_AGAIN: &str = "topic-made-again";
 
-/// The rules, with what they remember of a trace.
-#[derive(Default)]
+/// The rules, with what they remember of a trace. Two more are in `slips`.
+#[derive(Clone, Default)]
 pub struct Rules {
     /// Epochs of Kafka's that Baton's run has another number for.
     epochs: BTreeMap<i64, i64>,
@@ -44,6 +44,12 @@ pub struct Beat<'a> {
 impl Rules {
     /// The rules that explained something in this trace.
     pub fn used(&self) -> &BTreeSet<&'static str> { &self.used }
+
+    /// A rule that was worked out elsewhere explained something.
+    pub fn explained_by(&mut self, rule: &'static str) { self.used.insert(rule); }
+
+    /// Kafka's group after the step before.
+    pub fn kafkas(&self) -> &Value { &self.kafka }
 
     /// The epoch that a client of Baton's would send where Kafka's sends `epoch`.
     pub fn asked_epoch(&self, epoch: i64) -> i64 { self.epochs.get(&epoch).copied().unwrap_or(epoch) }

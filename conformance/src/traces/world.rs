@@ -1,6 +1,6 @@
 //! One leading shard under simulated time, and what happened to it in a step.
 
-use super::{classic, consumer, rules::{Beat, Rules}, trace::*};
+use super::{classic, consumer, rules::{Beat, Rules}, slips::{self, Instances}, trace::*};
 use baton_coordinator::{classic as c, command::*, config::{Limits, Setting}, decide::TimerCommand, ids::*, metadata::*, shard::*, timers::Timer, work::Work};
 use serde_json::{Map, Value, json};
 use std::{collections::BTreeMap, sync::Arc};
@@ -8,6 +8,7 @@ use std::{collections::BTreeMap, sync::Arc};
 /// The wall clock is ahead of the trace's, as it is in the world.
 const WALL_US: u64 = 1_700_000_000_000_000;
 
+#[derive(Clone)]
 pub struct World {
     pub shard: Shard,
     pub meta: Metadata,
@@ -25,10 +26,16 @@ pub struct World {
     labels: BTreeMap<u128, String>,
     work: Vec<Work>,
     pub rules: Rules,
+    /// Whom Kafka takes each instance id for.
+    instances: Instances,
+    /// Kafka's group looks at its topics, and so at its kind, when it is next asked.
+    looks_again: bool,
+    /// What went wrong while a rule was at work.
+    slip: Result<(), String>,
 }
 
 /// Ids that a coordinator makes are random: they are named after their prefix, in the order in which they are first seen.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Names {
     symbols: BTreeMap<MemberId, String>,
     made: BTreeMap<String, usize>,
@@ -74,7 +81,7 @@ impl World {
         limits.classic.members_max = of("group.max.size", i32::MAX as u64) as usize;
         let mut w = World {
             shard: Shard::new(0, limits), meta: Metadata::default(), now: 0, next_ticket: 0, held: BTreeMap::new(), answers: Vec::new(), fired: Vec::new(), names: Names::default(),
-            expected: Value::Null, target: json!({}), labels: BTreeMap::new(), work: Vec::new(), rules: Rules::default(),
+            expected: Value::Null, target: json!({}), labels: BTreeMap::new(), work: Vec::new(), rules: Rules::default(), instances: Instances::default(), looks_again: true, slip: Ok(()),
         };
         w.shard.lead(1, 1, w.clock());
         // Kafka's defaults where the trace says nothing; no short interval while something is pending.
@@ -90,6 +97,7 @@ impl World {
     }
     fn clock(&self) -> Now { Now { mono_ms: self.now, wall_us: WALL_US + self.now * 1_000 } }
     fn declare(&mut self, name: &str, label: &str, partitions: i32) {
+        self.looks_again |= self.shard.state().groups.get(&GroupId::from("g")).is_some_and(|g| g.subscribed_topics().contains(&TopicName::from(name)));
         let id_if_new = u128::from(self.meta.revision) + 1;
         let command = if partitions < 0 { MetaCommand::DeleteTopic { name: name.into() } } else { MetaCommand::DeclareTopic { name: name.into(), partitions, id_if_new } };
         self.change(&command);
@@ -110,14 +118,23 @@ impl World {
     fn drive(&mut self) {
         while let Some(action) = self.shard.poll(self.clock()) {
             match action {
-                Action::Propose(entry) => self.shard.replay(&entry),
+                Action::Propose(mut entry) => {
+                    let group = GroupId::from("g");
+                    let before = self.shard.state().groups.get(&group).filter(|_| !self.looks_again);
+                    match slips::kind_before(&group, before, &mut entry) {
+                        Ok(true) => self.rules.explained_by(slips::KIND_BEFORE_JOIN),
+                        Ok(false) => {}
+                        Err(why) => self.slip = Err(why),
+                    }
+                    self.shard.replay(&entry);
+                }
                 Action::Work(work) => self.work.push(work),
                 Action::Reply { ticket, result } => self.answers.push((ticket, result)),
             }
         }
     }
     /// Work beside the shard: after the answers of the step, before its state is looked at.
-    fn work(&mut self) {
+    pub fn work(&mut self) {
         while let Some(w) = self.work.pop() {
             self.shard.done(w.run(), self.clock());
             self.drive();
@@ -183,7 +200,7 @@ impl World {
     }
 
     /// The group as the trace shows it.
-    fn view(&mut self) -> Value {
+    pub fn view(&mut self) -> Value {
         let g: GroupId = "g".into();
         let Some(group) = self.shard.state().groups.get(&g).cloned() else { return Value::Null };
         match &group.classic {
@@ -202,25 +219,42 @@ impl World {
         group["members"].as_object()?.iter().find(|(_, m)| has(m, "own") || has(m, "rev")).map(|(id, _)| id.clone())
     }
 
+    /// What a step asks of the group.
+    pub fn command(&self, step: &Step) -> Result<Command, String> {
+        Ok(match step.op.as_str() {
+            "hb" => consumer::heartbeat(self, &self.rules, step),
+            "commit" => consumer::commit(self, &self.rules, step),
+            "fetch" => consumer::fetch(step),
+            _ => classic::command(self, step)?,
+        })
+    }
+    /// The answers that have come, apart from whose they are.
+    pub fn take_answers(&mut self) -> Vec<Result<Response, GroupError>> { std::mem::take(&mut self.answers).into_iter().map(|(_, r)| r).collect() }
+
     /// Carries out one step and compares. The error says what differs.
     pub fn step(&mut self, i: usize, step: &Step) -> Result<(), String> {
         self.fired.clear();
         self.pass(step.t);
+        let mut refused = None;
         match step.op.as_str() {
             "tick" => {}
             "topic" => self.declare(step.text("name"), step.maybe("label").unwrap_or(step.text("name")), step.number("parts") as i32),
-            op => {
-                let command = match op {
-                    "hb" => consumer::heartbeat(self, &self.rules, step),
-                    "commit" => consumer::commit(self, &self.rules, step),
-                    "fetch" => consumer::fetch(step),
-                    _ => classic::command(self, step)?,
-                };
-                self.send(i, op, command);
-            }
+            op => match self.instances.refuses(self.rules.kafkas(), step) {
+                // Kafka did nothing, so nothing is asked of the Baton that goes on; what it would do is tried apart.
+                Some(error) => {
+                    slips::joins_as_under_a_new_id(self, i, step)?;
+                    self.rules.explained_by(slips::INSTANCE_LEFT_BEHIND);
+                    refused = Some(json!({"err": error}));
+                }
+                None => {
+                    let command = self.command(step)?;
+                    self.send(i, op, command);
+                }
+            },
         }
         self.work();
-        let (mut res, mut done) = (None, Vec::new());
+        std::mem::replace(&mut self.slip, Ok(()))?;
+        let (mut res, mut done) = (refused, Vec::new());
         for (ticket, result) in std::mem::take(&mut self.answers) {
             let (sent, op) = self.held.remove(&ticket).ok_or("a request was answered twice")?;
             // Kafka forgets the held sync of a member that leaves; Baton answers it.
@@ -239,8 +273,11 @@ impl World {
         }
         done.sort_by_key(|d| d["step"].as_u64());
         if let Some(g) = &step.group {
+            self.instances.follow(&self.expected, g);
             self.expected = g.clone();
         }
+        let asked = matches!(step.op.as_str(), "hb" | "join") && step.number("e") >= 0 && step.res.as_ref().is_some_and(|r| r["err"] == "NONE");
+        self.looks_again = self.expected["type"] != "consumer" || (self.looks_again && !asked);
         let mut expected_done = step.done.clone();
         expected_done.sort_by_key(|d| d["step"].as_u64());
         if let Some(t) = &step.target {

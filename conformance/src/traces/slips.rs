@@ -1,0 +1,161 @@
+//! Two slips of Kafka's that Baton does not make, worked out from the state alone: what Kafka does is predicted as well as what Baton does, and both must come true.
+//! Where Kafka gave another target, its own is put into Baton's log instead of Baton's, so that everything behind it can still be compared exactly.
+
+use super::{consumer, trace::Step, world::World};
+use baton_coordinator::{
+    assign::{self, Assignment, Input},
+    ids::*,
+    record::{LogEntry, Record},
+    replay,
+    state::Group,
+};
+use serde_json::{Value, json};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+/// A member that comes back under another instance id than it had: Kafka leaves the old id pointing at it, also when it has gone, and refuses everybody who joins
+/// under that id until the group is loaded again. Baton forgets the old id, so the join goes as under an id that was never used.
+pub const INSTANCE_LEFT_BEHIND: &str = "instance-left-behind";
+/// A target that is computed at a join (or change of wish) that bumps no epoch, because its regular expression is not resolved yet: Kafka takes the group for as
+/// homogeneous as it was before, and gives every member what the first one subscribes to. Baton looks at the subscriptions.
+pub const KIND_BEFORE_JOIN: &str = "kind-before-join";
+
+/// Which member Kafka's group takes each instance id for.
+#[derive(Clone, Debug, Default)]
+pub struct Instances(BTreeMap<String, String>);
+impl Instances {
+    /// Follows Kafka's group from one step to the next.
+    pub fn follow(&mut self, before: &Value, after: &Value) {
+        let empty = serde_json::Map::new();
+        let members = |g: &Value| if g["type"] == "consumer" { g["members"].as_object().unwrap_or(&empty).clone() } else { empty.clone() };
+        if after["type"] != "consumer" {
+            self.0.clear(); // a group made anew, or converted, starts from its members
+        }
+        let (old, new) = (members(before), members(after));
+        for (_, m) in old.iter().filter(|(id, _)| !new.contains_key(*id)) {
+            self.0.remove(m["inst"].as_str().unwrap_or(""));
+        }
+        for (id, m) in &new {
+            if let Some(i) = m["inst"].as_str() {
+                self.0.insert(i.to_string(), id.clone());
+            }
+        }
+    }
+
+    /// The error that Kafka answers a join under an id that it has left behind with; None: it has not.
+    pub fn refuses(&self, group: &Value, step: &Step) -> Option<&'static str> {
+        let (instance, join) = (step.maybe("inst")?, step.op == "hb" && step.number("e") == 0);
+        let held_by = self.0.get(instance)?;
+        let m = &group["members"][held_by];
+        match (m.is_null(), join) {
+            (true, true) => Some("UNKNOWN_MEMBER_ID"),
+            (true, false) => (step.op == "join").then_some("UNKNOWN_MEMBER_ID"),
+            (false, true) if m["inst"].as_str() != Some(instance) && m["e"].as_i64() != Some(-2) => Some("UNRELEASED_INSTANCE_ID"),
+            (false, _) => None,
+        }
+    }
+}
+
+/// Baton takes such a join as one under an id that nobody has ever used. Both are tried on copies: in Kafka's world, which the trace goes on in, nobody joined.
+pub fn joins_as_under_a_new_id(world: &World, i: usize, step: &Step) -> Result<(), String> {
+    const NEW: &str = "an id never used";
+    let tried = |instance: Option<&str>| {
+        let (mut w, mut s) = (world.clone(), step.clone());
+        if let Some(instance) = instance {
+            s.fields.insert("inst".into(), json!(instance));
+        }
+        let command = w.command(&s)?;
+        w.send(i, &s.op, command);
+        w.work();
+        let answers: Vec<Value> = w.take_answers().into_iter().map(|r| consumer::answer(&mut w, &s, &r).unwrap_or_else(|| json!(format!("{r:?}")))).collect();
+        Ok::<_, String>(json!([answers, w.view()]))
+    };
+    let (own, new) = (tried(None)?, tried(Some(NEW))?);
+    let renamed: Value = serde_json::from_str(&new.to_string().replace(NEW, step.text("inst"))).map_err(|e| e.to_string())?;
+    let accepted = step.op == "join" || own[0][0]["err"] == "NONE";
+    if own == renamed && accepted { Ok(()) } else { Err(format!("a join under an id that a member has given up: Baton did {own}, under a new id {renamed}")) }
+}
+
+/// Puts Kafka's target where Baton's is, if Kafka computed it on the kind of group that it had before. True: it did so.
+pub fn kind_before(group: &GroupId, before: Option<&Arc<Group>>, entry: &mut LogEntry) -> Result<bool, String> {
+    let (Some(before), Some(batch)) = (before, entry.batches.iter_mut().find(|b| b.group == *group)) else { return Ok(false) };
+    let Some(at) = batch.records.iter().position(|r| matches!(r, Record::Target { .. })) else { return Ok(false) };
+    let (earlier, rest) = batch.records.split_at_mut(at);
+    let Some(Record::Target { assignment, .. }) = rest.first_mut() else { return Ok(false) };
+    if before.members.is_empty() || earlier.iter().any(|r| matches!(r, Record::Epoch { .. } | Record::Topics { .. } | Record::Removed { .. } | Record::Replaced(_))) {
+        return Ok(false); // it looked at the group as it is
+    }
+    let (mut draft, mut token) = (Some(before.clone()), 0);
+    for r in earlier.iter() {
+        replay::record(&mut draft, r, &mut token).map_err(|e| e.to_string())?;
+    }
+    let Some(now) = draft else { return Ok(false) };
+    if !homogeneous(before) || homogeneous(&now) {
+        return Ok(false);
+    }
+    let name = now.assignor("range").to_string();
+    let input = Input::of(&now, &now.topics);
+    let (own, kafkas) = (assign::assign(&name, &input), as_if_homogeneous(&name, &input));
+    if filled(&own) != filled(assignment) {
+        return Err(format!("the target is {assignment:?}, by itself {name} gives {own:?}"));
+    }
+    let differs = filled(&own) != filled(&kafkas);
+    *assignment = kafkas;
+    Ok(differs)
+}
+
+/// Whether Kafka takes all members' subscriptions for equal: all by the same names, or all by one regular expression and no names.
+fn homogeneous(g: &Group) -> bool {
+    let names: BTreeSet<&BTreeSet<TopicName>> = g.members.values().map(|m| &m.subscribed).collect();
+    match g.said.values().next() {
+        None => names.len() <= 1,
+        Some(count) => *count == g.members.len() as u64 && g.members.values().all(|m| m.subscribed.is_empty()),
+    }
+}
+
+/// What an assignor gives that takes the first member's subscription for everybody's. `range` looks at static members first.
+fn as_if_homogeneous(name: &str, input: &Input) -> Assignment {
+    let first_static = input.instances.iter().filter(|_| name == "range").min_by_key(|(_, i)| *i).map(|(m, _)| m);
+    let first = first_static.or_else(|| input.subscriptions.keys().next());
+    let topics = first.and_then(|m| input.subscriptions.get(m)).cloned().unwrap_or_default();
+    let all = input.subscriptions.keys().map(|m| (m.clone(), topics.clone())).collect();
+    assign::assign(name, &Input { subscriptions: all, mixed: false, ..input.clone() })
+}
+
+fn filled(a: &Assignment) -> BTreeMap<&MemberId, &BTreeSet<Partition>> { a.iter().filter(|(_, ps)| !ps.is_empty()).collect() }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn step(text: Value) -> Step { serde_json::from_value(text).expect("a step") }
+
+    #[test]
+    fn an_id_is_left_behind_by_a_member_that_takes_another_one() {
+        let group = |members: Value| json!({"type": "consumer", "members": members});
+        let (first, second) = (group(json!({"a": {"e": 1, "inst": "i1"}})), group(json!({"a": {"e": 2, "inst": "i2"}})));
+        let join = |inst: &str| step(json!({"t": 1, "op": "hb", "m": "b", "e": 0, "inst": inst}));
+        let mut kept = Instances::default();
+        kept.follow(&Value::Null, &first);
+        assert_eq!(kept.refuses(&first, &join("i1")), None, "the ordinary refusal is nobody's slip");
+        kept.follow(&first, &second);
+        assert_eq!((kept.refuses(&second, &join("i1")), kept.refuses(&second, &join("i2"))), (Some("UNRELEASED_INSTANCE_ID"), None));
+        kept.follow(&second, &group(json!({})));
+        assert_eq!((kept.refuses(&group(json!({})), &join("i1")), kept.refuses(&group(json!({})), &join("i2"))), (Some("UNKNOWN_MEMBER_ID"), None));
+        kept.follow(&group(json!({})), &Value::Null);
+        assert_eq!(kept.refuses(&Value::Null, &join("i1")), None);
+    }
+
+    #[test]
+    fn the_first_members_topics_are_everybodys_for_one_who_does_not_look() {
+        let names = |l: &[&str]| l.iter().map(|t| TopicName::from(*t)).collect::<BTreeSet<_>>();
+        let input = Input {
+            subscriptions: [("a".into(), names(&["t"])), ("b".into(), names(&[]))].into(), topics: [("t".into(), 2)].into(), instances: [("b".into(), "i".into())].into(), ..Input::default()
+        };
+        assert!(filled(&as_if_homogeneous("range", &input)).is_empty(), "the static one comes first and wants nothing");
+        assert_eq!(as_if_homogeneous("uniform", &input)[&MemberId::from("b")].len(), 1, "one who wants nothing is given something");
+        assert_eq!(assign::assign("range", &input)[&MemberId::from("a")].len(), 2);
+    }
+}
