@@ -1,7 +1,6 @@
 //! Evidence that a partition never has two owners. `core_sim` is the simulation of the protocol core (a crate of its own, so that it compiles in
-//! seconds); `belief` judges what real worker processes believed. Never part of the product.
+//! seconds); `cluster` simulates whole nodes; `processes` runs real ones. All three feed the judges of `baton_invariants`. Never part of the product.
 
-pub mod belief;
 #[cfg(madsim)]
 pub mod cluster;
 pub mod processes;

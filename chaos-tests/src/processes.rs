@@ -4,7 +4,7 @@ pub mod disk;
 pub mod http;
 pub mod namespaces;
 
-use crate::belief::{Process, Record};
+use baton_invariants::{belief::{Process, Record}, sink};
 use http::{boottime_ns, call};
 use serde_json::Value;
 use std::{
@@ -57,7 +57,7 @@ struct Worker { child: Option<Child>, file: PathBuf, killed_at: Option<u64> }
 
 /// What the sink has seen. It takes a write only under the token that was registered last, and a token only if it is greater.
 #[derive(Clone, Default)]
-pub struct Sink { pub writes: u64, pub registered: u64, pub refused: u64, pub wrong: Vec<String>, held: BTreeMap<String, (u64, String)>, count: BTreeMap<String, u64> }
+pub struct Sink { pub writes: u64, pub registered: u64, pub refused: u64, pub wrong: Vec<String>, held: sink::Sink<String>, count: BTreeMap<String, u64> }
 
 impl World {
     /// Three nodes that serve, a topic, a group with its session, a sink. No worker yet.
@@ -272,22 +272,16 @@ impl Sink {
     fn take(&mut self, line: &str) -> String {
         let words: Vec<&str> = line.split(' ').collect();
         let [verb, partition, token, member] = words[..] else { self.wrong.push(format!("sink: {line:?}")); return "stale\n".into() };
-        let token: u64 = token.parse().unwrap_or(0);
-        let held = self.held.get(partition).cloned();
-        let fine = match (verb, &held) {
-            ("register", Some((t, m))) => {
-                if *t == token && m != member { self.wrong.push(format!("sink: {partition}: token {token} of both {m} and {member}")); }
-                token > *t || (token == *t && m == member)
-            }
-            ("register", None) => token > 0,
-            ("write", Some((t, m))) => *t == token && m == member,
+        let (place, token) = (partition.to_string(), token.parse().unwrap_or(0));
+        let fine = match verb {
+            "register" => self.held.register(&place, token, member).unwrap_or_else(|b| { self.wrong.push(b.to_string()); false }),
+            "write" => self.held.write(&place, token, member),
             _ => false,
         };
         if !fine { self.refused += 1; return "stale\n".into(); }
         let n = self.count.entry(partition.into()).or_default();
         if verb == "register" {
             self.registered += 1;
-            self.held.insert(partition.into(), (token, member.into()));
         } else {
             self.writes += 1;
             *n += 1;

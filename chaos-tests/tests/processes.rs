@@ -2,8 +2,9 @@
 //! in a dozen processes, a few model members beside them, a sink that checks fencing tokens. Workers write down what they believe; the test judges it afterwards.
 //! Linux only; takes about 80 s. `BATON_KEEP=1` leaves logs and records behind.
 
-use baton_chaos_tests::{belief::{self, End, Record}, processes::*};
-use std::{collections::BTreeMap, path::PathBuf, sync::Mutex, time::Duration};
+use baton_chaos_tests::processes::*;
+use baton_invariants::{belief::{self, End}, records};
+use std::{path::PathBuf, sync::Mutex, time::Duration};
 
 /// Two runs at a time would only measure each other.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
@@ -78,39 +79,21 @@ fn sixty_seconds_of_kills() {
     let mut w = World::start(&here(), "kills", PARTITIONS, SESSION);
     let (failover, outage) = sixty_seconds(&mut w, SelfFencing::On);
 
-    let committed = w.committed();
-    let (beliefs, mut wrong) = belief::beliefs(&w.processes());
-    wrong.extend(belief::judge(&beliefs));
-    let sink = w.sink();
-    let (mut lost, mut acked, mut answers, mut acks) = (Vec::new(), BTreeMap::new(), 0u64, Vec::new());
-    for r in w.processes().iter().flat_map(|p| &p.records) {
-        match r {
-            Record::Acked { at, partition, offset, .. } => {
-                acks.push(*at);
-                let a = acked.entry(partition.clone()).or_insert(0);
-                *a = (*offset).max(*a);
-            }
-            Record::Lease { .. } => answers += 1,
-            _ => {}
-        }
-    }
-    for (partition, offset) in &acked {
-        if committed.get(partition).is_none_or(|c| c < offset) { lost.push(format!("{partition}: acknowledged {offset}, committed {:?}", committed.get(partition))); }
-    }
-    acks.sort_unstable();
+    let j = records::judge(&w.processes(), &w.committed());
+    let (beliefs, acks, sink) = (&j.beliefs, &j.acks, w.sink());
     let gap = |from: u64| acks.windows(2).filter(|p| p[1] > from && p[0] < from + 10_000_000_000).map(|p| p[1] - p[0]).max().unwrap_or(0) / 1_000_000;
-    let (handed, taken) = belief::gaps(&beliefs);
+    let (handed, taken) = belief::gaps(beliefs);
     let count = |end: End| beliefs.iter().filter(|b| b.end == end).count();
     println!("beliefs {}: stopped {}, lapsed {}, killed {}", beliefs.len(), count(End::Stopped), count(End::Lapsed), count(End::Killed));
     println!("hand-over, stop to next grant: {}", spread(&handed));
     println!("after a death or a lapse: {}", spread(&taken));
     println!("longest time without any acknowledged commit after the leader's kill: {} ms; after all three: {} ms", gap(failover), gap(outage));
-    println!("sink: {} writes taken, {} registrations, {} stale refused; answered heartbeats seen {answers}, commits {}", sink.writes, sink.registered, sink.refused, acks.len());
+    println!("sink: {} writes taken, {} registrations, {} stale refused; answered heartbeats seen {}, commits {}", sink.writes, sink.registered, sink.refused, j.answers, acks.len());
 
-    for v in wrong.iter().take(20) { println!("VIOLATION {v}"); }
-    for v in sink.wrong.iter().chain(&lost).take(20) { println!("VIOLATION {v}"); }
-    assert!(wrong.is_empty() && sink.wrong.is_empty() && lost.is_empty(), "{} beliefs, {} at the sink, {} offsets", wrong.len(), sink.wrong.len(), lost.len());
-    assert!(beliefs.len() > PARTITIONS && acked.len() >= PARTITIONS / 2 && count(End::Killed) > 0, "the run did too little to say anything");
+    for v in j.wrong.iter().take(20) { println!("VIOLATION {v}"); }
+    for v in sink.wrong.iter().take(20) { println!("VIOLATION {v}"); }
+    assert!(j.wrong.is_empty() && sink.wrong.is_empty(), "{} in the records, {} at the sink", j.wrong.len(), sink.wrong.len());
+    assert!(beliefs.len() > PARTITIONS && j.committed >= PARTITIONS / 2 && count(End::Killed) > 0, "the run did too little to say anything");
     // Its guard may have stopped the write before it left; then there is nothing to refuse. That the sink does refuse is the canary's to show.
     println!("the stopped worker's write was {}", if sink.refused > 0 { "refused by the sink" } else { "never sent" });
     assert!(count(End::Lapsed) > 0, "the stopped worker's lease did not lapse: the run did not test fencing");
@@ -123,8 +106,7 @@ fn sixty_seconds_without_self_fencing_are_found_out() {
     let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(|e| e.into_inner());
     let mut w = World::start(&here(), "unfenced", PARTITIONS, SESSION);
     sixty_seconds(&mut w, SelfFencing::Off);
-    let (beliefs, mut wrong) = belief::beliefs(&w.processes());
-    wrong.extend(belief::judge(&beliefs));
+    let (_, wrong) = belief::judged(&w.processes());
     let two = wrong.iter().filter(|v| matches!(v, belief::Violation::TwoOwners { .. })).count();
     println!("without self-fencing: {two} times two owners, {} stale writes refused by the sink", w.sink().refused);
     assert!(two > 0, "nobody believed too long: the run does not test self-fencing");
@@ -146,8 +128,7 @@ fn a_worker_without_a_guard_is_found_out() {
     w.signal_worker("paused", libc::SIGCONT);
     w.at(11, "the end");
     w.stop_workers();
-    let (beliefs, mut wrong) = belief::beliefs(&w.processes());
-    wrong.extend(belief::judge(&beliefs));
+    let (_, wrong) = belief::judged(&w.processes());
     println!("found {}, refused by the sink {}", wrong.len(), w.sink().refused);
     assert!(wrong.iter().any(|v| matches!(v, belief::Violation::TwoOwners { first, .. } if first.end == End::UsedAfter)), "the judge is blind: {wrong:?}");
     assert!(w.sink().refused > 0, "the sink took a stale token");

@@ -1,10 +1,9 @@
 //! The simulation of the core: three replicas of a `Shard` on a toy consensus, model members, a lossy network, drifting clocks, sinks.
 //! No async, no threads, no clock: one seed is one story, in milliseconds of CPU time. Never used by the product.
 //!
-//! `plan` draws the faults, `world` plays them, `member` is a process that obeys the client rules, `check` judges every applied entry,
-//! every answer and every instant. The rules of the shell (lease check at release, gate, re-arming) are modelled here as `node/` does them.
+//! `plan` draws the faults, `world` plays them, `member` is a process that obeys the client rules; the judges of
+//! `baton_invariants` see every applied entry, every answer and every instant. The rules of the shell (lease check at release, gate, re-arming) are modelled here as `node/` does them.
 
-pub mod check;
 pub mod member;
 pub mod plan;
 pub mod replicas;

@@ -1,12 +1,8 @@
 //! Three replicas and a toy consensus: one committed log, terms, one leader with a lease, proposals that commit late, are carried over or lost.
 //! Keeps the promise of a real one (what is committed stays; no two leases at once) and nothing more.
 
-use crate::{
-    check::{Judge, Verdict, broken},
-    member::Clock,
-    plan::*,
-    rng::Rng,
-};
+use crate::{member::Clock, plan::*, rng::Rng};
+use baton_invariants::{Verdict, broken, state::Judge};
 use baton_coordinator::{config::Limits, ids::Term, metadata::Metadata, record::LogEntry, seeded, shard::*};
 use std::{collections::VecDeque, sync::Arc};
 

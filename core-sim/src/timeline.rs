@@ -1,7 +1,8 @@
 //! A story as one picture: partitions down, time across, owners in colour, faults and decisions as marks. One HTML file that needs nothing else:
 //! details are shown by the browser when the mouse is on something.
 
-use crate::{check::Broken, plan::Ms};
+use crate::plan::Ms;
+use baton_invariants::Broken;
 use std::{collections::BTreeMap, fmt::Write};
 
 /// A belief: who had a partition, under which token, from when to when.

@@ -3,8 +3,9 @@
 mod faults;
 mod shell;
 
-use crate::{check::*, member::*, plan::*, replicas::Replicas, rng::Rng, timeline::Timeline};
+use crate::{member::*, plan::*, replicas::Replicas, rng::Rng, timeline::Timeline};
 use baton_coordinator::{command::*, ids::*, metadata::*, seeded};
+use baton_invariants::{Broken, Place, Verdict, answers, broken, state::{self, Judge, complete}, timers};
 use std::{
     collections::{BTreeMap, BTreeSet},
     panic::{AssertUnwindSafe, catch_unwind},
@@ -105,7 +106,7 @@ impl World {
         let replicas = Replicas::new(&mut r, &plan);
         let groups = (0..plan.groups).map(|g| GroupId::from(format!("g{g}").as_str())).collect();
         let mut w = World {
-            r, plan, now: 0, replicas, processes: Vec::new(), groups, meta: Metadata::default(), queue: BTreeMap::new(), next: 0, calls: Vec::new(), judge: Judge::default(),
+            r, plan, now: 0, replicas, processes: Vec::new(), groups, meta: Metadata::default(), queue: BTreeMap::new(), next: 0, calls: Vec::new(), judge: Judge::bounded(crate::replicas::limits().history_max),
             fired: Fired::default(), story: tell.then(Vec::new), timeline: Timeline::default(), trace: 0, accepted: BTreeMap::new(), proposed: BTreeMap::new(), offsets: BTreeMap::new(), incarnations: 0, wrong: None,
         };
         for t in ["a", "b"] {

@@ -3,7 +3,8 @@
 //! SIGTERM: the members leave, then it ends with 0.
 
 use anyhow::{Context, Result, bail};
-use baton_chaos_tests::{belief::Record, processes::http::{boottime_ns, call}};
+use baton_chaos_tests::processes::http::{boottime_ns, call};
+use baton_invariants::belief::Record;
 use serde_json::{Value, json};
 use std::{
     collections::BTreeMap,

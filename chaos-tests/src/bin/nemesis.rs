@@ -4,7 +4,6 @@
 
 use anyhow::{Context, Result, bail};
 use baton_chaos_tests::{
-    belief::{self, Record},
     processes::{
         Host, World,
         disk::{Slow, Small},
@@ -12,6 +11,7 @@ use baton_chaos_tests::{
     },
 };
 use baton_client::clock;
+use baton_invariants::records;
 use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeMap,
@@ -258,28 +258,11 @@ fn episode(number: u64, bins: &Path, net: Option<&Network>, old: Option<&Path>) 
 }
 
 fn judge(e: &mut Episode, w: &World, leader_kills: &[u64], other_kills: &[u64], begun: &[u64]) {
-    let committed = w.committed();
-    let processes = w.processes();
-    let (beliefs, wrong) = belief::beliefs(&processes);
-    e.violations.extend(wrong.iter().chain(&belief::judge(&beliefs)).map(ToString::to_string));
+    let j = records::judge(&w.processes(), &w.committed());
     let sink = w.sink();
-    e.violations.extend(sink.wrong.iter().cloned());
-    let (mut acks, mut acked) = (Vec::new(), BTreeMap::new());
-    for r in processes.iter().flat_map(|p| &p.records) {
-        match r {
-            Record::Acked { at, partition, offset, .. } => {
-                acks.push(*at);
-                let a = acked.entry(partition.clone()).or_insert(0);
-                *a = (*offset).max(*a);
-            }
-            Record::Fenced { member, why, .. } => e.fenced.push(format!("{member} {why}")),
-            _ => {}
-        }
-    }
-    for (partition, offset) in &acked {
-        if committed.get(partition).is_none_or(|c| c < offset) { e.violations.push(format!("{partition}: acknowledged {offset}, committed {:?}", committed.get(partition))); }
-    }
-    acks.sort_unstable();
+    e.violations.extend(j.wrong.iter().map(ToString::to_string).chain(sink.wrong.iter().cloned()));
+    e.fenced.extend(j.fenced);
+    let acks = j.acks;
     // The window of a kill is 4 s, less if the next fault comes before.
     let within = |at: &u64| {
         let end = begun.iter().filter(|b| *b > at).min().copied().unwrap_or(u64::MAX).min(at + 4_000_000_000);
@@ -287,8 +270,8 @@ fn judge(e: &mut Episode, w: &World, leader_kills: &[u64], other_kills: &[u64], 
     };
     e.gaps_leader_ms = leader_kills.iter().map(within).collect();
     e.gaps_other_ms = other_kills.iter().map(within).collect();
-    (e.beliefs, e.acknowledged, e.writes) = (beliefs.len() as u64, acks.len() as u64, sink.writes);
-    if beliefs.len() < PARTITIONS || acked.len() < PARTITIONS / 2 { e.violations.push("the episode did too little to say anything".into()); }
+    (e.beliefs, e.acknowledged, e.writes) = (j.beliefs.len() as u64, acks.len() as u64, sink.writes);
+    if j.beliefs.len() < PARTITIONS || j.committed < PARTITIONS / 2 { e.violations.push("the episode did too little to say anything".into()); }
 }
 
 /// The library that shifts a process's wall clock, if this machine has it.

@@ -3,7 +3,7 @@
 //! SIGTERM: the members leave, then it ends with 0.
 
 use anyhow::{Context, Result, bail};
-use baton_chaos_tests::belief::Record;
+use baton_invariants::belief::Record;
 use baton_client::{Event, Guard, Listener, Member, Reason, clock};
 use std::{
     collections::BTreeMap,

@@ -2,7 +2,7 @@
 //! where it begins and commits as it goes. What the library says it believes is written down.
 
 use super::{plan::Ms, world::{World, http, NODES}};
-use crate::belief::{self, Record};
+use baton_invariants::belief::{self, Record};
 use baton_client::{Event, Guard, Listener, Member, Reason, clock};
 use madsim::{rand::{Rng, thread_rng}, task::NodeId, time::sleep};
 use std::{
@@ -72,7 +72,7 @@ pub fn kill(world: &World, name: &str) {
 
 /// What the library says, written down at once.
 fn hear(world: &World, name: &str, event: &Event) {
-    let mut rival = None;
+    let mut verdict = Ok(());
     let mut line = None;
     {
         let mut seen = world.seen();
@@ -87,9 +87,8 @@ fn hear(world: &World, name: &str, event: &Event) {
                 p.held.insert(place.clone(), *token);
                 seen.work.grants += 1;
                 line = Some(format!("{name} is granted {place} ({token})"));
-                rival = seen.processes.iter().filter(|(n, _)| *n != name).find_map(|(n, o)| {
-                    o.believes(*at).find(|(q, _)| *q == place).map(|(_, t)| format!("{place} is granted to {name} ({token}) while {n} believes it has it ({t}) until {} ms", o.deadline / 1_000_000))
-                });
+                let others = seen.processes.iter().filter(|(n, _)| *n != name).flat_map(|(n, o)| o.believes(*at).map(|(q, t)| (q, t, n.as_str()))).filter(|(q, ..)| *q == place);
+                verdict = belief::at_once(*at / 1_000_000, others.chain([(place.as_str(), *token, name)]));
             }
             Event::Stopped { partition, token, at, reason } => {
                 let place = place(partition);
@@ -106,7 +105,7 @@ fn hear(world: &World, name: &str, event: &Event) {
         }
     }
     if let Some(line) = line { world.event(line); }
-    if let Some(why) = rival { world.broken("one-believer", why); }
+    world.verdict(verdict);
 }
 
 /// Registers new tokens at the sink before any work, and is sometimes slow to stop.
@@ -128,7 +127,7 @@ fn write(world: &World, name: &str, group: &str, guard: &Guard) {
         let mut seen = world.seen();
         seen.work.uses += 1;
         if let Some(p) = seen.processes.get_mut(name) { p.records.push(Record::Use { at: clock::now(), member: name.into(), partition: place.clone(), token }); }
-        seen.judge.sink(&place, token, name)
+        seen.judge.sink.guarded(&place, token, name)
     };
     world.verdict(verdict);
 }
@@ -164,24 +163,24 @@ async fn work(world: Arc<World>, name: String, g: u64, leave: Arc<AtomicBool>) {
 
 /// Where it begins: at or after everything that was acknowledged before it asked.
 async fn fetch(world: &World, name: &str, member: &Member, guard: &Guard, place: &str) {
-    let asked = world.seen().judge.ask(place);
+    let asked = world.seen().judge.commits.ask(place);
     let p = guard.partition();
     if let Ok(found) = member.fetch(Some(&p.topic), Some(p.partition), Duration::from_secs(2)).await {
         let offset = found.first().map(|o| o.offset);
         world.event(format!("{name} fetches {place}: {offset:?}"));
-        let verdict = { let mut s = world.seen(); s.work.fetches += 1; s.judge.fetched(place, &asked, offset) };
+        let verdict = { let mut s = world.seen(); s.work.fetches += 1; s.judge.commits.fetched(place, &asked, offset) };
         world.verdict(verdict);
     }
 }
 
 async fn commit(world: &World, name: &str, member: &Member, guard: &Guard, place: &str) {
-    let offset = world.seen().judge.next_offset(place);
+    let offset = world.seen().judge.commits.next_offset(place);
     match member.commit(&[guard.offset(offset)], Duration::from_millis(1_500)).await {
         Ok(results) if results.first().is_some_and(|r| r.code.is_none()) => {
             world.event(format!("{name} has committed {offset} of {place}"));
             let mut seen = world.seen();
             seen.work.commits += 1;
-            seen.judge.acked(place, offset);
+            seen.judge.commits.acked(place, offset);
         }
         Ok(results) => world.event(format!("{name}'s commit of {place} is refused: {:?}", results.first().and_then(|r| r.code.clone()))),
         // Its outcome is unknown.

@@ -12,7 +12,7 @@ mod play;
 pub mod soak;
 mod world;
 
-pub use baton_core_sim::check::Broken;
+pub use baton_invariants::Broken;
 pub use plan::{Act, BATCH, KINDS, Plan};
 
 use baton_core_sim::{plan::Fired, timeline::Timeline};

@@ -6,10 +6,10 @@ use super::{
     plan::{Act, Ms, Plan},
     world::{NODES, Seen, World, http},
 };
-use crate::belief;
 use baton_client::Admin;
 use baton_coordinator::{ids::{GroupId, TopicName}, shard::shard_of};
-use baton_core_sim::{check::{Verdict, broken}, timeline::Span};
+use baton_core_sim::timeline::Span;
+use baton_invariants::{Verdict, belief, broken};
 use madsim::{net::NetSim, rand::{Rng, thread_rng}, time::sleep};
 use serde_json::json;
 use std::{
@@ -102,7 +102,7 @@ fn look(world: &World) -> Verdict {
         for s in &node.cluster().shards {
             if s.leader == Some(*id) { seen.judge.leads(*id, s.shard, s.term)?; }
             if let Some(why) = &s.stopped { return broken("live", format!("node {id} has stopped shard {}: {why}", s.shard)); }
-            if let Some((_, verdict)) = node.inspect(s.shard, |shard| seen.judge.applied(*id, s.shard, shard)) { verdict?; }
+            if let Some((_, verdict)) = node.inspect(s.shard, |shard| seen.judge.state.sampled(*id, s.shard, shard)) { verdict?; }
         }
     }
     Ok(())
@@ -281,12 +281,8 @@ async fn settle(world: &Arc<World>, topics: &Topics) {
         let Some(Ok((200, body))) = found else { return world.broken("live", format!("the offsets of {} cannot be read at the end: {found:?}", group(g))) };
         let committed: BTreeMap<String, i64> = body["offsets"].as_array().into_iter().flatten()
             .filter_map(|o| Some((format!("{}/{}:{}", group(g), o["topic"].as_str()?, o["partition"]), o["offset"].as_i64()?))).collect();
-        let acked = world.seen().judge.all_acked();
-        for (place, offset) in acked.iter().filter(|(p, _)| p.starts_with(&format!("{}/", group(g)))) {
-            if committed.get(place) < Some(offset) {
-                world.broken("durable", format!("{place}: {offset} was acknowledged, {:?} is there at the end", committed.get(place)));
-            }
-        }
+        let lost = world.seen().judge.commits.lost(&format!("{}/", group(g)), &committed);
+        for what in lost { world.broken("durable", what); }
     }
 }
 
@@ -335,12 +331,11 @@ async fn end(world: &Arc<World>) {
     world.seen().nodes.clear();
     for n in NODES { world.sim.kill(world.host(n)); }
     for h in hosts { world.sim.kill(h); }
-    let (beliefs, mut wrong) = belief::beliefs(&records);
-    wrong.extend(belief::judge(&beliefs));
+    let (beliefs, wrong) = belief::judged(&records);
     let ms = |ns: u64| ns.min(now * 1_000_000) / 1_000_000;
     world.seen().timeline.spans = beliefs.iter()
         .map(|b| Span { row: b.partition.clone(), who: b.member.clone(), token: b.token, from: ms(b.from), to: ms(b.to), end: format!("{:?}", b.end) }).collect();
-    if let Some(v) = wrong.first() { world.broken("one-believer", v.to_string()); }
+    if let Some(v) = wrong.first() { world.broken(v.invariant(), v.to_string()); }
     pause(10).await;
     world.seen().now_ms = now;
 }

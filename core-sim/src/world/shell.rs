@@ -85,17 +85,9 @@ impl World {
                 let last = self.accepted.entry((c.group.clone(), h.member.clone(), h.incarnation)).or_default();
                 *last = (*last).max(c.arrived);
             }
-            (Command::Heartbeat(h), Err(GroupError::FencedMemberEpoch { received, stored })) if received <= stored => {
-                return broken("epochs", format!("{} {} is fenced for epoch {received}, which is not above the stored {stored}", c.group, h.member));
-            }
-            (Command::Heartbeat(h), Err(GroupError::FencedMemberEpoch { received, .. })) => {
-                let committed = self.replicas.newest().shard.group(&c.group).and_then(|g| g.members.get(&h.member)).filter(|m| m.incarnation == h.incarnation).map(|m| m.epoch);
-                if committed.is_some_and(|e| e >= *received) {
-                    return broken("answers-committed", format!("node {node} refuses {} for epoch {received}, which is committed", h.member));
-                }
-            }
-            (Command::Heartbeat(h), Err(GroupError::UnknownMember { .. } | GroupError::UnknownGroup { .. })) if c.member_at.is_some() && c.member_at == self.membership(call) => {
-                return broken("answers-committed", format!("node {node} says that {} does not know {}, which is a member of it all the time", c.group, h.member));
+            (Command::Heartbeat(h), Err(why)) => {
+                let committed = self.replicas.newest().shard.group(&c.group).and_then(|g| g.members.get(&h.member)).filter(|m| m.incarnation == h.incarnation);
+                answers::refused(&c.group, h, why, committed, c.member_at.is_some() && c.member_at == self.membership(call))?;
             }
             (Command::FetchOffsets { .. }, Ok(Response::Offsets(found))) => {
                 if let Some((place, asked)) = &c.asked
@@ -145,13 +137,13 @@ impl World {
                         let at = self.now + self.r.below(4) * TICK;
                         self.at(at, Ev::Release { node: n, term, call: ticket.0 as usize, result });
                     }
-                    (Action::Reply { ticket, result }, None) if matches!(result, Err(GroupError::Unavailable { .. })) => self.deliver(ticket.0 as usize, result),
-                    (Action::Reply { result, .. }, None) => return broken("answers-committed", format!("a shard that does not lead answers {result:?}")),
+                    (Action::Reply { ticket, result }, None) => {
+                        answers::without_leading(&result)?;
+                        self.deliver(ticket.0 as usize, result);
+                    }
                 }
             }
-            if self.replicas.nodes[n].shard.stats().refused_batches > 0 {
-                return broken("replay", format!("node {n} refused or undid a batch that broke an invariant"));
-            }
+            state::nothing_refused(n as u64, &self.replicas.nodes[n].shard)?;
         }
         Ok(())
     }
@@ -161,11 +153,7 @@ impl World {
         let Some((t, base, groups)) = self.proposed.get(&n) else { return Ok(()) };
         let c = &self.calls[call];
         let in_flight = *t == term && *base == self.replicas.nodes[n].shard.state().sequence && groups.contains(&c.group);
-        let held = matches!(&c.command, Command::Heartbeat(h) if h.wait_ms > 0);
-        if in_flight && !held && matches!(result, Ok(Response::Heartbeat(_))) {
-            return broken("answers-committed", format!("node {n} answers heartbeat #{call} while a batch of {} is in flight", c.group));
-        }
-        Ok(())
+        answers::not_in_flight(&c.group, &c.command, result, in_flight)
     }
 
     fn propose(&mut self, n: usize, entry: baton_coordinator::record::LogEntry) -> Verdict {
@@ -190,8 +178,7 @@ impl World {
                         }
                         if let ("fenced", Some(m)) = (h.kind.as_str(), &h.member) {
                             self.fired.hit("rebalance timeout");
-                            let owes = self.replicas.nodes[n].shard.group(&b.group).and_then(|g| g.members.get(m)).is_some_and(|m| !m.pending.is_empty());
-                            if !owes { return broken("timers", format!("{}: {m} is fenced for its rebalance timeout and has nothing to give back", b.group)); }
+                            timers::fenced_with_cause(&b.group, m, self.replicas.nodes[n].shard.group(&b.group).and_then(|g| g.members.get(m)))?;
                         }
                     }
                     Record::Reconciled(r) if !r.revoked.is_empty() => asked_back.push((b.group.clone(), r.member.clone(), r.revoked.clone())),
@@ -245,10 +232,6 @@ impl World {
         let Some(x) = self.replicas.nodes[n].shard.group(group).and_then(|g| g.members.get(m)) else { return Ok(()) };
         let heard = self.accepted.get(&(group.clone(), m.clone(), x.incarnation)).copied().unwrap_or_default();
         let since = heard.max(self.replicas.nodes[n].led_at);
-        let passed = (self.now - since) * 105 / 100 + 2 * TICK;
-        if passed < x.session_promised_ms {
-            return broken("timers", format!("{group}: {m} is expired {} ms after it was last heard (or its leader began), promised were {}", self.now - since, x.session_promised_ms));
-        }
-        Ok(())
+        timers::expired_in_time(group, m, x, (self.now - since) * 105 / 100 + 2 * TICK)
     }
 }

@@ -1,10 +1,24 @@
-//! Judges what workers believed: were there two owners of one partition at any time? Pure; works on the records that worker processes left behind.
+//! Judges what workers believed: were there two owners of one partition at any time? [`at_once`] asks while a story runs and every belief can be seen;
+//! the rest works afterwards, on the records that worker processes left behind.
 //! All times are nanoseconds of one machine's CLOCK_BOOTTIME, so records of several processes can be laid side by side.
 //!
 //! A belief begins with its grant and ends with the first of: its own stop, the member's deadline (a member checks it before every use), the kill of its process.
 //! A use after that end draws the end to the use: a member that works on past its deadline did believe.
 
+use crate::{Verdict, broken};
 use std::{collections::BTreeMap, fmt, str::FromStr};
+
+/// At one true instant nobody believes in a place in which another believes: (place, token, who).
+pub fn at_once<'a, P: Ord + fmt::Debug>(now_ms: u64, beliefs: impl Iterator<Item = (P, u64, &'a str)>) -> Verdict {
+    let mut held: BTreeMap<P, (&str, u64)> = BTreeMap::new();
+    for (place, token, who) in beliefs {
+        if let Some((other, t)) = held.get(&place) {
+            return broken("one-believer", format!("at {now_ms} ms {place:?} is believed by {other} (token {t}) and {who} (token {token})"));
+        }
+        held.insert(place, (who, token));
+    }
+    Ok(())
+}
 
 /// What a worker process writes down, one line each, with one `write` so that a kill loses at most what had not happened.
 #[derive(Clone, Debug, PartialEq)]
@@ -76,6 +90,15 @@ pub enum Violation {
     TokenFell { first: Belief, second: Belief },
     /// A stop or use without a grant: the records themselves are not to be trusted.
     Unfounded { record: Record },
+}
+impl Violation {
+    /// The invariant that it breaks.
+    pub fn invariant(&self) -> &'static str {
+        match self {
+            Violation::TwoOwners { .. } | Violation::Unfounded { .. } => "one-believer",
+            Violation::TokenFell { .. } => "fencing",
+        }
+    }
 }
 impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -174,16 +197,26 @@ pub fn gaps(beliefs: &[Belief]) -> (Vec<u64>, Vec<u64>) {
     (handed, taken)
 }
 
+/// Beliefs of all processes laid side by side, and everything that is wrong with them.
+pub fn judged(processes: &[Process]) -> (Vec<Belief>, Vec<Violation>) {
+    let (all, mut wrong) = beliefs(processes);
+    wrong.extend(judge(&all));
+    (all, wrong)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn process(lines: &[&str], killed_at: Option<u64>) -> Process { Process { records: lines.iter().map(|l| l.parse().unwrap()).collect(), killed_at } }
-    fn wrong(processes: &[Process]) -> Vec<Violation> {
-        let (b, mut w) = beliefs(processes);
-        w.extend(judge(&b));
-        w
+    #[test]
+    fn two_at_one_instant_fire() {
+        let at_once = |beliefs: &[(&'static str, u64, &'static str)]| super::at_once(5, beliefs.iter().copied());
+        assert_eq!(at_once(&[("t:0", 1, "a"), ("t:1", 2, "b")]), Ok(()));
+        assert!(at_once(&[("t:0", 1, "a"), ("t:1", 2, "b"), ("t:0", 3, "b")]).is_err_and(|b| b.invariant == "one-believer"));
     }
+
+    fn process(lines: &[&str], killed_at: Option<u64>) -> Process { Process { records: lines.iter().map(|l| l.parse().unwrap()).collect(), killed_at } }
+    fn wrong(processes: &[Process]) -> Vec<Violation> { judged(processes).1 }
     fn ends(processes: &[Process]) -> Vec<(u64, End)> { beliefs(processes).0.iter().map(|b| (b.to, b.end)).collect() }
 
     #[test]

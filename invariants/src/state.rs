@@ -1,32 +1,27 @@
-//! The judges. They look at applied state, at answers and at what members believe; never at how the core came to it.
+//! Applied state and the records that made it. Two ways to look: after every entry, with its records (`applied`), or now and then at the state of some
+//! node (`sampled`); then what only records tell is not judged.
 
-use crate::plan::Ms;
+use crate::{Broken, Place, Verdict, belief, broken, sink::Sink};
 use baton_coordinator::{command::*, ids::*, record::*, replay::HistoryChange, shard::Shard, state::*};
 use std::collections::{BTreeMap, BTreeSet};
-
-/// A broken invariant: its name and a sentence.
-#[derive(Clone, Debug)]
-pub struct Broken { pub invariant: &'static str, pub what: String }
-/// What every check gives.
-pub type Verdict = Result<(), Broken>;
-/// A broken invariant as a verdict.
-pub fn broken<T>(invariant: &'static str, what: impl Into<String>) -> Result<T, Broken> { Err(Broken { invariant, what: what.into() }) }
-
-/// A partition of a group.
-pub type Place = (GroupId, Partition);
 
 /// What is remembered from entry to entry.
 #[derive(Default)]
 pub struct Judge {
-    /// Applied index → the first replica's digest.
-    digests: BTreeMap<usize, u64>,
+    /// (node, shard) → entries applied at the last look.
+    looked: BTreeMap<(u64, u16), u64>,
+    /// How many history records a group may keep; None: not judged.
+    history_max: Option<u64>,
+    /// (shard, applied index) → the digest of the replica that was seen there first.
+    digests: BTreeMap<(u16, u64), u64>,
     /// Applied index → what the first replica did to histories.
     histories: BTreeMap<usize, Vec<HistoryChange>>,
     /// The highest token granted so far, never forgotten.
     tokens: BTreeMap<Place, u64>,
     /// Every grant that was committed.
     granted: BTreeSet<(GroupId, Partition, u64)>,
-    epochs: BTreeMap<GroupId, (Epoch, Epoch)>,
+    /// Group and target epoch, and at which applied index they were seen: replicas may be looked at in any order.
+    epochs: BTreeMap<GroupId, (u64, Epoch, Epoch)>,
     /// The commit that the state must not go below: token, seq, and the offset each such pair stands for.
     acked: BTreeMap<Place, (u64, u64, i64)>,
     seen: BTreeMap<Place, (u64, u64)>,
@@ -34,18 +29,36 @@ pub struct Judge {
     pub deletions: BTreeMap<GroupId, u64>,
     /// Held partitions given up by force: one-believer is waived for these tokens.
     pub waived: BTreeSet<(GroupId, Partition, u64)>,
-    sinks: BTreeMap<Place, u64>,
+    sinks: Sink<Place>,
 }
 
 impl Judge {
+    /// Judges the bound of history too.
+    pub fn bounded(history_max: usize) -> Judge { Judge { history_max: Some(history_max as u64), ..Judge::default() } }
+
+    /// The state of a shard at some replica, which has applied so much. Replicas that have applied as many entries are equal. True: nobody had come so far.
+    fn first_at(&mut self, no: u16, index: u64, shard: &Shard) -> Result<bool, Broken> {
+        let digest = shard.digest();
+        match self.digests.insert((no, index), digest) {
+            Some(d) if d == digest => Ok(false),
+            Some(_) => broken("replicas-agree", format!("shard {no}: two replicas differ after entry {index}")),
+            None => Ok(true),
+        }
+    }
+
+    /// Now and then: the state of a shard at a node.
+    pub fn sampled(&mut self, node: u64, no: u16, shard: &Shard) -> Verdict {
+        nothing_refused(node, shard)?;
+        let index = shard.state().sequence;
+        if self.looked.insert((node, no), index) == Some(index) { return Ok(()) }
+        if !self.first_at(no, index, shard)? { return Ok(()) }
+        for (id, g) in &shard.state().groups { self.group(index, id, g)?; }
+        Ok(())
+    }
+
     /// After every entry at every replica.
     pub fn applied(&mut self, index: usize, entry: Option<&LogEntry>, took_effect: bool, force: bool, shard: &Shard) -> Verdict {
-        let digest = shard.digest();
-        match self.digests.get(&index) {
-            Some(d) if *d == digest => return Ok(()),
-            Some(_) => return broken("replicas-agree", format!("two replicas differ after entry {index}")),
-            None => self.digests.insert(index, digest),
-        };
+        if !self.first_at(0, index as u64, shard)? { return Ok(()) }
         for b in entry.iter().filter(|_| took_effect).flat_map(|e| &e.batches) {
             for r in &b.records {
                 match r {
@@ -73,7 +86,8 @@ impl Judge {
             }
         }
         for (id, g) in &shard.state().groups {
-            self.group(id, g)?;
+            self.group(index as u64, id, g)?;
+            self.recorded(id, g)?;
         }
         Ok(())
     }
@@ -91,34 +105,44 @@ impl Judge {
         self.seen.retain(|k, _| stays(k));
     }
 
-    fn group(&mut self, id: &GroupId, g: &Group) -> Verdict {
+    /// What the state alone tells.
+    fn group(&mut self, index: u64, id: &GroupId, g: &Group) -> Verdict {
         if let Some(why) = &g.quarantined {
             return broken("replay", format!("{id} is quarantined: {why}"));
         }
         one_owner(id, g)?;
-        if g.history.next - g.history.first > crate::replicas::limits().history_max as u64 {
+        if self.history_max.is_some_and(|most| g.history.next - g.history.first > most) {
             return broken("bounded", format!("{id} has {:?}", g.history));
         }
-        let (e, t) = self.epochs.get(id).copied().unwrap_or_default();
-        if g.epoch < e || g.target_epoch < t || g.target_epoch > g.epoch {
-            return broken("epochs", format!("{id}: group epoch {e} → {}, target {t} → {}", g.epoch, g.target_epoch));
+        let (e, t) = (g.epoch, g.target_epoch);
+        let seen = self.epochs.entry(id.clone()).or_insert((index, e, t));
+        let (older, newer) = if seen.0 <= index { ((seen.1, seen.2), (e, t)) } else { ((e, t), (seen.1, seen.2)) };
+        if newer.0 < older.0 || newer.1 < older.1 || t > e {
+            return broken("epochs", format!("{id}: (group, target) epoch {older:?} → {newer:?}"));
         }
-        self.epochs.insert(id.clone(), (g.epoch, g.target_epoch));
+        if seen.0 <= index { *seen = (index, e, t); }
         for (m, x) in &g.members {
             if x.epoch > g.target_epoch || x.epoch < 0 {
                 return broken("epochs", format!("{id}: {m} at {} above the target's {}", x.epoch, g.target_epoch));
-            }
-            for (p, grant) in &x.assigned {
-                let token = grant.token.0;
-                if !self.granted.contains(&(id.clone(), p.clone(), token)) {
-                    return broken("fencing", format!("{id} {p}: no record granted token {token}"));
-                }
             }
         }
         for (p, o) in &g.offsets {
             if g.topics.get(&p.topic).is_some_and(|t| t.id != o.topic_id) {
                 return broken("durable", format!("{id} {p}: an offset of a topic that is gone counts for the one that was made again under its name"));
             }
+        }
+        Ok(())
+    }
+
+    /// What the state must have because of the records so far, and of what was acknowledged.
+    fn recorded(&mut self, id: &GroupId, g: &Group) -> Verdict {
+        for (p, grant) in g.members.values().flat_map(|x| &x.assigned) {
+            let token = grant.token.0;
+            if !self.granted.contains(&(id.clone(), p.clone(), token)) {
+                return broken("fencing", format!("{id} {p}: no record granted token {token}"));
+            }
+        }
+        for (p, o) in &g.offsets {
             let place = (id.clone(), p.clone());
             let now = (o.token.0, o.seq);
             let had = self.seen.insert(place.clone(), now).unwrap_or_default();
@@ -164,28 +188,21 @@ impl Judge {
 
     /// A write at the sink. A conforming owner is never refused.
     pub fn write(&mut self, place: &Place, token: u64, conforming: bool, who: &str) -> Result<bool, Broken> {
-        let highest = self.sinks.entry(place.clone()).or_default();
-        if token < *highest && conforming && !self.waived.contains(&(place.0.clone(), place.1.clone(), token)) {
-            return broken("fencing", format!("the sink of {place:?} refused {who}, who believes it owns it under {token}; it knows {highest}"));
+        if conforming && !self.waived.contains(&(place.0.clone(), place.1.clone(), token)) {
+            return self.sinks.guarded(place, token, who).map(|()| true);
         }
-        let accepted = token >= *highest;
-        *highest = (*highest).max(token);
-        Ok(accepted)
+        self.sinks.register(place, token, who)
     }
 
     /// At one true instant: who believes what, under which token.
-    pub fn believers<'a>(&self, now: Ms, beliefs: impl Iterator<Item = (&'a GroupId, &'a Partition, u64, &'a str)>) -> Verdict {
-        let mut held: BTreeMap<(&GroupId, &Partition), (&str, u64)> = BTreeMap::new();
-        for (g, p, token, who) in beliefs {
-            if self.waived.contains(&(g.clone(), p.clone(), token)) {
-                continue;
-            }
-            if let Some((other, t)) = held.insert((g, p), (who, token)) {
-                return broken("one-believer", format!("at {now} ms {g} {p} is believed by {other} (token {t}) and {who} (token {token})"));
-            }
-        }
-        Ok(())
+    pub fn believers<'a>(&self, now: u64, beliefs: impl Iterator<Item = (&'a GroupId, &'a Partition, u64, &'a str)>) -> Verdict {
+        belief::at_once(now, beliefs.filter(|(g, p, token, _)| !self.waived.contains(&((*g).clone(), (*p).clone(), *token))).map(|(g, p, token, who)| ((g, p), token, who)))
     }
+}
+
+/// No batch broke an invariant, neither when it was decided nor in replay.
+pub fn nothing_refused(node: u64, shard: &Shard) -> Verdict {
+    if shard.stats().refused_batches > 0 { broken("replay", format!("node {node} refused or undid a batch that broke an invariant")) } else { Ok(()) }
 }
 
 /// Assigned, pending and held are disjoint, and the owner map says the same.
