@@ -75,7 +75,11 @@ pub struct Beat {
 }
 /// Tells which heartbeat an answer belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ticket { pub number: u64, life: u64, sent_at: Nanos, revision: u64, waits: bool }
+pub struct Ticket { pub number: u64, life: u64, sent_at: Nanos, revision: u64, wait_ms: u64 }
+impl Ticket {
+    /// The server was asked to hold the answer.
+    fn waits(&self) -> bool { self.wait_ms > 0 }
+}
 
 /// What became of a heartbeat.
 #[derive(Clone, Debug)]
@@ -119,6 +123,8 @@ pub struct Machine {
 const BACKOFF_MS: (u64, u64) = (50, 1_000);
 const REFUSED_RETRY_MS: u64 = 5_000;
 const INTERVAL_BEFORE_TOLD_MS: u64 = 1_000;
+/// A shorter wait is not followed by the next one at once, but at the interval.
+const HELD_MIN_MS: u64 = 50;
 
 impl Machine {
     /// A member that will join at once.
@@ -163,13 +169,14 @@ impl Machine {
     /// The heartbeat to send now, if one is due. A confirmation does not wait for an answer that the server is holding back.
     pub fn request(&mut self, now: Nanos) -> Option<Beat> {
         self.tick(now);
-        let blocked = self.in_flight.is_some_and(|t| !(t.waits && self.unconfirmed && t.revision != self.applied));
+        let blocked = self.in_flight.is_some_and(|t| !(t.waits() && self.unconfirmed && t.revision != self.applied));
         if blocked || !self.beats() || now < self.due { return None; }
         let joins = self.epoch == 0;
-        let wait_ms = if joins || self.unconfirmed || self.phase != Phase::In || self.failures > 0 { 0 } else { self.config.long_poll_ms.min(self.lease_ms / 3) };
+        // Up to a tenth shorter, so that members whose waits began with one change do not come back in step.
+        let wait_ms = self.may_wait_ms().saturating_sub(self.random(self.may_wait_ms() / 10 + 1));
         self.tickets += 1;
         let revision = if joins { self.seen } else { self.applied };
-        let ticket = Ticket { number: self.tickets, life: self.life, sent_at: now, revision, waits: wait_ms > 0 };
+        let ticket = Ticket { number: self.tickets, life: self.life, sent_at: now, revision, wait_ms };
         self.in_flight = Some(ticket);
         let c = &self.config;
         // A short lease leaves time for several tries only if each of them is short.
@@ -190,6 +197,12 @@ impl Machine {
             ..HeartbeatRequest::default()
         };
         Some(Beat { ticket, member_id: c.member_id.clone(), timeout_ms, body })
+    }
+
+    /// How long the next heartbeat lets the server hold its answer. 0: something is to be said or learned at once.
+    fn may_wait_ms(&self) -> u64 {
+        let at_once = self.epoch == 0 || self.unconfirmed || self.phase != Phase::In || self.failures > 0;
+        if at_once { 0 } else { self.config.long_poll_ms.min(self.lease_ms / 3) }
     }
 
     /// What became of a heartbeat. Answers to requests of an earlier life, or replaced by a later one, say nothing.
@@ -245,7 +258,7 @@ impl Machine {
         let late = self.config.self_fencing && now >= own_deadline;
         // Without the assignment that its revision names, an answer is not to be trusted in anything.
         if late || (r.assignment_revision > self.seen && r.assignment.is_none()) { return self.again(now, None); }
-        self.failures = 0;
+        let failed_before = std::mem::take(&mut self.failures) > 0;
         self.interval_ms = r.heartbeat_interval_ms.max(1);
         self.lease_ms = r.lease_ms;
         if self.phase == Phase::Joining {
@@ -254,6 +267,7 @@ impl Machine {
             self.config.predecessor_dead = false;
             self.effects.push_back(Effect::Joined);
         }
+        let news = r.member_epoch > self.epoch;
         self.epoch = self.epoch.max(r.member_epoch);
         if ticket.revision == self.applied { self.unconfirmed = false; }
         let before = self.deadline;
@@ -269,8 +283,19 @@ impl Machine {
         self.due = (ticket.sent_at + (self.interval_ms - self.random(self.interval_ms / 10 + 1)) * MS).max(now);
         let newer = r.assignment_revision > self.seen || (r.assignment_revision < self.seen && r.assignment.is_some() && seeded::on(27));
         if self.phase == Phase::In && newer { self.take(r, now); } else if self.phase == Phase::In { self.follow(now); }
-        if self.unconfirmed { self.due = now; }
+        if self.unconfirmed || (!failed_before && self.listens_on(ticket, news, now)) { self.due = now; }
     }
+
+    /// Whether the next heartbeat follows at once, to be held: whoever has done everything listens all the time, so that it hears of a change when it happens.
+    /// Not after an answer that should have been held and came back early with nothing new: from a server that does not hold, that would be a busy loop.
+    /// Nor (the caller looks) after a failure: what lets answers pass may still break every wait.
+    fn listens_on(&self, ticket: Ticket, news: bool, now: Nanos) -> bool {
+        let held_in_full = ticket.wait_ms >= HELD_MIN_MS && now >= ticket.sent_at.saturating_add(ticket.wait_ms * MS);
+        self.may_wait_ms() > 0 && self.applied == self.seen && self.settled() && (!ticket.waits() || news || held_in_full)
+    }
+
+    /// Everything held is what the newest assignment says.
+    fn settled(&self) -> bool { self.held.iter().all(|(p, h)| h.state == Use::Using && self.wanted.get(p) == Some(&h.token)) }
 
     fn cap(&mut self, r: &HeartbeatResponse, at: Nanos) {
         let taken: Vec<Partition> = r.taken.iter().flat_map(|t| t.partitions.iter().map(|p| Partition::new(t.topic.clone(), *p))).collect();
@@ -302,9 +327,8 @@ impl Machine {
         let new: Vec<Granted> = wanted.iter().filter(|(p, _)| !self.held.contains_key(*p)).map(|(p, t)| (p.clone(), *t)).collect();
         for (p, token) in &new { self.held.insert(p.clone(), Held { token: *token, state: Use::Using, cap: None }); }
         if !new.is_empty() { self.effects.push_back(Effect::Grant(new)); }
-        let settled = self.held.iter().all(|(p, h)| h.state == Use::Using && wanted.get(p) == Some(&h.token));
         self.wanted = wanted;
-        if settled && self.applied != self.seen {
+        if self.settled() && self.applied != self.seen {
             self.applied = self.seen;
             // Told at once: others may be waiting for what was stopped.
             self.unconfirmed = true;

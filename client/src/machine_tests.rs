@@ -207,11 +207,95 @@ fn no_answer_and_retriable_refusals_keep_everything_until_the_deadline() {
     assert!(matches!(effects(&mut m)[..], [Effect::Lose { reason: Reason::Lapsed, .. }]));
 }
 
+/// Joined as `joined`, with waits; the first held heartbeat went out at 30, with the answer to the confirmation.
+fn listening(long_poll_ms: u64) -> (Machine, Beat) {
+    let mut m = machine_with(|c| c.long_poll_ms = long_poll_ms);
+    let b = beat(&mut m, 0);
+    accept(&mut m, b.ticket, ok(1, 10, &[(0, 5), (1, 6)], &[]), 20);
+    let confirm = beat(&mut m, 20);
+    assert_eq!(confirm.body.wait_ms, 0, "a confirmation is answered at once");
+    accept(&mut m, confirm.ticket, ok(1, 10, &[], &[]), 30);
+    let held = beat(&mut m, 30);
+    let longest = long_poll_ms.min(1_000 / 3);
+    assert!(held.body.wait_ms <= longest && held.body.wait_ms >= longest - longest / 10, "{}", held.body.wait_ms);
+    (m, held)
+}
+/// When the next heartbeat is due.
+fn due(m: &mut Machine, from: u64) -> u64 { (from..).find(|ms| m.request(ms * MS).is_some()).unwrap_or(u64::MAX) }
+
+#[test]
+fn who_has_done_everything_listens_all_the_time() {
+    // A wait that was held in full is followed by the next at once, also if it was shorter than the interval.
+    let (mut m, held) = listening(80);
+    let end = 30 + held.body.wait_ms;
+    accept(&mut m, held.ticket, ok(1, 10, &[], &[]), end);
+    assert!(beat(&mut m, end).body.wait_ms > 0);
+    // News that ask for nothing are followed by the next wait at once.
+    let (mut m, held) = listening(300);
+    accept(&mut m, held.ticket, ok(2, 10, &[], &[]), 40);
+    let next = beat(&mut m, 40);
+    assert!(next.body.wait_ms > 0 && next.body.member_epoch == 2);
+    // A grant is confirmed at once, then listened on at once.
+    accept(&mut m, next.ticket, ok(3, 12, &[(0, 5), (1, 6), (2, 9)], &[]), 50);
+    let confirm = beat(&mut m, 50);
+    assert_eq!((confirm.body.wait_ms, owned(&confirm)), (0, vec![0, 1, 2]));
+    accept(&mut m, confirm.ticket, ok(3, 12, &[], &[]), 60);
+    assert!(beat(&mut m, 60).body.wait_ms > 0);
+}
+
+#[test]
+fn an_answer_that_was_not_held_is_not_followed_at_once() {
+    // By a server that ignores `wait_ms`, or holds shorter than it was asked: each answer brings nothing, so the interval of 100 ms (less a tenth) counts.
+    for held_ms in [0, 1, 40] {
+        let (mut m, mut held) = listening(300);
+        let (mut at, mut sent) = (30, 1);
+        while at < 1_000 {
+            let answered = at + held_ms;
+            accept(&mut m, held.ticket, ok(1, 10, &[], &[]), answered);
+            let next = (answered..).find_map(|ms| m.request(ms * MS).map(|b| (ms, b))).expect("a heartbeat");
+            assert!(next.0 >= at + 90, "sent at {at}, answered at {answered}, sent again at {}", next.0);
+            (at, held, sent) = (next.0, next.1, sent + 1);
+        }
+        assert!(sent <= 12, "{sent} heartbeats in a second");
+    }
+    // Something between breaks every wait, and lets what is answered at once pass.
+    let (mut m, held) = listening(300);
+    m.answer(held.ticket, Outcome::NoAnswer, 31 * MS);
+    let (mut at, mut sent) = (31, 0);
+    while at < 1_031 {
+        let Some(b) = m.request(at * MS) else { at += 1; continue };
+        sent += 1;
+        if b.body.wait_ms > 0 { m.answer(b.ticket, Outcome::NoAnswer, at * MS); } else { accept(&mut m, b.ticket, ok(1, 10, &[], &[]), at); }
+    }
+    assert!(sent <= 20, "{sent} heartbeats in a second");
+    // Nor does a wait of next to nothing make a loop.
+    let (mut m, held) = listening(2);
+    accept(&mut m, held.ticket, ok(1, 10, &[], &[]), 33);
+    assert!(due(&mut m, 33) >= 120);
+}
+
+#[test]
+fn an_idle_member_sends_one_heartbeat_a_wait() {
+    let (mut m, mut held) = listening(300);
+    let (mut at, mut sent) = (30, 0);
+    while at < 10_000 {
+        let end = at + held.body.wait_ms;
+        accept(&mut m, held.ticket, ok(1, 10, &[], &[]), end);
+        (at, held, sent) = (end, beat(&mut m, end), sent + 1);
+    }
+    assert!((33..=38).contains(&sent), "{sent} heartbeats in 10 s with waits of 270 to 300 ms");
+}
+
+#[test]
+fn who_is_stopping_something_does_not_listen_without_pause() {
+    let (mut m, held) = listening(300);
+    accept(&mut m, held.ticket, ok(2, 11, &[(1, 6)], &[0]), 40);
+    assert!(due(&mut m, 40) >= 120, "while its listener stops a partition, it beats at the interval");
+}
+
 #[test]
 fn a_confirmation_does_not_wait_for_a_held_answer() {
-    let mut m = joined(|c| c.long_poll_ms = 200);
-    let b = beat(&mut m, 200);
-    assert_eq!(b.body.wait_ms, 200);
+    let (mut m, b) = listening(200);
     accept(&mut m, b.ticket, ok(2, 11, &[(1, 6)], &[0]), 210);
     let held = beat(&mut m, 320);
     assert!(held.body.wait_ms > 0);

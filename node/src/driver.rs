@@ -11,7 +11,7 @@ use baton_coordinator::{
     ids::{Millis, Term},
     seeded,
     shard::{Action, Ticket},
-    work::Work,
+    work::{Done, Work},
 };
 use baton_raft::{GroupHandle, GroupStatus};
 use std::{
@@ -351,11 +351,12 @@ impl Driver {
         });
     }
 
-    /// Long work runs beside the shard, on another worker of the runtime; its result comes back as a command would.
+    /// Long work runs beside the shard, on a thread that may be blocked: no heartbeat waits for it. Its result comes back as a command would.
     fn compute(&self, work: Work) {
         let (slot, clock) = (self.slot.clone(), self.clock.clone());
         tokio::spawn(async move {
-            let done = work.run();
+            let failed = Done { group: work.group.clone(), run: work.run, kind: work.task.kind(), result: Err("the work ended without a result".into()) };
+            let done = baton_raft::blocking(move || work.run()).await.unwrap_or(failed);
             slot.shard().done(done, clock.now());
             slot.wake.notify_one();
         });
