@@ -123,6 +123,11 @@ pub struct Machine {
 const BACKOFF_MS: (u64, u64) = (50, 1_000);
 const REFUSED_RETRY_MS: u64 = 5_000;
 const INTERVAL_BEFORE_TOLD_MS: u64 = 1_000;
+/// A held heartbeat to a node that died or was cut off is noticed after the wait and one try's time. Several such nodes in a row, and the time a new leader
+/// needs, have to fit into a lease: a wait is at most this part of it …
+const WAIT_OF_LEASE: u64 = 5;
+/// … and a try this part.
+const TRY_OF_LEASE: u64 = 8;
 /// A shorter wait is not followed by the next one at once, but at the interval.
 const HELD_MIN_MS: u64 = 50;
 
@@ -180,7 +185,7 @@ impl Machine {
         self.in_flight = Some(ticket);
         let c = &self.config;
         // A short lease leaves time for several tries only if each of them is short.
-        let timeout_ms = if self.lease_ms == 0 { c.request_timeout_ms } else { c.request_timeout_ms.min((self.lease_ms / 4).max(100)) };
+        let timeout_ms = if self.lease_ms == 0 { c.request_timeout_ms } else { c.request_timeout_ms.min((self.lease_ms / TRY_OF_LEASE).max(100)) };
         let body = HeartbeatRequest {
             member_epoch: self.epoch,
             incarnation: baton_wire::hex128(self.incarnation),
@@ -202,7 +207,7 @@ impl Machine {
     /// How long the next heartbeat lets the server hold its answer. 0: something is to be said or learned at once.
     fn may_wait_ms(&self) -> u64 {
         let at_once = self.epoch == 0 || self.unconfirmed || self.phase != Phase::In || self.failures > 0;
-        if at_once { 0 } else { self.config.long_poll_ms.min(self.lease_ms / 3) }
+        if at_once { 0 } else { self.config.long_poll_ms.min(self.lease_ms / WAIT_OF_LEASE) }
     }
 
     /// What became of a heartbeat. Answers to requests of an earlier life, or replaced by a later one, say nothing.
