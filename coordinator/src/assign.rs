@@ -2,7 +2,8 @@
 //!
 //! An assignor is one file with one implementation of `Assignor`, listed in `SERVER`. It sees a group as dense numbers (`Spec`) and answers with one
 //! owner per partition (`Owners`), so no assignor can give a partition twice. Names become numbers, and numbers names, only here at the edge.
-//! Everything is deterministic: members, topics and partitions are visited in ascending order of their names, never in the order of a hash.
+//! Everything is deterministic: members and partitions are visited in ascending order, topics in that of their ids (without ids: of their names), nothing in the
+//! order of a hash.
 //! Stickiness is relative to the previous target, not to what is owned just now (KIP-848 §7).
 
 pub mod client;
@@ -47,6 +48,8 @@ pub struct Input {
     pub subscriptions: BTreeMap<MemberId, BTreeSet<TopicName>>,
     /// Topics that exist → partition count.
     pub topics: BTreeMap<TopicName, i32>,
+    /// Topic → its id. Topics are visited in the order of their ids, as Kafka does; those without one come first, by name.
+    pub ids: BTreeMap<TopicName, u128>,
     /// The target so far.
     pub previous: Assignment,
     /// The instance ids of static members.
@@ -70,6 +73,7 @@ impl Input {
         Self {
             subscriptions: g.members.iter().map(|(id, m)| (id.clone(), g.subscription_of(m))).collect(),
             topics: topics.iter().map(|(t, f)| (t.clone(), f.partitions)).collect(),
+            ids: topics.iter().map(|(t, f)| (t.clone(), f.id)).collect(),
             previous: sticky(g),
             mixed: !g.said.is_empty() && (g.members.values().any(|m| !m.subscribed.is_empty()) || g.said.values().next() != Some(&(g.members.len() as u64))),
             instances: g.members.iter().filter_map(|(id, m)| Some((id.clone(), m.instance_id.clone()?))).collect(),

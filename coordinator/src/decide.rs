@@ -249,7 +249,8 @@ fn refresh_metadata(draft: &mut Draft, group: &GroupId, bump: Bump) {
     if topics == g.topics {
         return;
     }
-    let changed = wanted.iter().any(|t| g.topics.get(t) != topics.get(t));
+    // Also one that nobody wants any more by now: its going has not been counted yet.
+    let changed = wanted.iter().any(|t| g.topics.get(t) != topics.get(t)) || g.topics.iter().any(|(t, f)| image.topics.get(t) != Some(f));
     let gone: Vec<TopicName> = g.topics.iter().filter(|(t, f)| image.topics.get(*t).is_none_or(|n| n.id != f.id && !seeded::on(20))).map(|(t, _)| t.clone()).collect();
     // Whoever stops by a deadline is asked at once; a Kafka member at its own next heartbeat: its grants name the topic that they were for.
     let mut revocations = Vec::new();

@@ -51,8 +51,12 @@ impl Rules {
     /// Kafka's group after the step before.
     pub fn kafkas(&self) -> &Value { &self.kafka }
 
-    /// The epoch that a client of Baton's would send where Kafka's sends `epoch`.
-    pub fn asked_epoch(&self, epoch: i64) -> i64 { self.epochs.get(&epoch).copied().unwrap_or(epoch) }
+    /// The epoch that a client of Baton's would send where Kafka's sends `epoch`: another one, if it was told that.
+    pub fn asked_epoch(&self, member: &str, epoch: i64) -> i64 {
+        let m = &self.kafka["members"][member];
+        let told = m["e"] == epoch || m["pe"] == epoch;
+        self.epochs.get(&epoch).copied().filter(|_| told).unwrap_or(epoch)
+    }
 
     /// Baton's group after the step before.
     pub fn last(&self) -> &Value { &self.last }

@@ -5,9 +5,10 @@ use super::{consumer, trace::Step, world::World};
 use baton_coordinator::{
     assign::{self, Assignment, Input},
     ids::*,
-    record::{LogEntry, Record},
+    record::{Reconciled, Record},
     replay,
-    state::Group,
+    command::MemberState,
+    state::{Group, Member},
 };
 use serde_json::{Value, json};
 use std::{
@@ -15,26 +16,29 @@ use std::{
     sync::Arc,
 };
 
-/// A member that comes back under another instance id than it had: Kafka leaves the old id pointing at it, also when it has gone, and refuses everybody who joins
-/// under that id until the group is loaded again. Baton forgets the old id, so the join goes as under an id that was never used.
-pub const INSTANCE_LEFT_BEHIND: &str = "instance-left-behind";
-/// A target that is computed at a join (or change of wish) that bumps no epoch, because its regular expression is not resolved yet: Kafka takes the group for as
-/// homogeneous as it was before, and gives every member what the first one subscribes to. Baton looks at the subscriptions.
-pub const KIND_BEFORE_JOIN: &str = "kind-before-join";
+/// A member that comes back under another instance id than it had. Kafka leaves the old id pointing at it, also when it has gone, and refuses everybody who joins
+/// under that id until the group is loaded again; Baton forgets the old id, so the join goes as under an id that was never used. And Kafka looks for its target under the
+/// new id, finds none, and takes everything from it until there is a new target; Baton's member goes on with the target that it has.
+pub const RENAMED_INSTANCE: &str = "renamed-instance";
+/// A target that is computed at a request which bumps no epoch: Kafka takes the group for as homogeneous as it was when a member was last written down, before the
+/// request and before what regular expressions stand for changed. If it so takes an unequal group for an equal one, everybody is given what the first member
+/// subscribes to. Baton looks at the subscriptions.
+pub const KIND_BEFORE: &str = "kind-before";
 
 /// Which member Kafka's group takes each instance id for.
 #[derive(Clone, Debug, Default)]
 pub struct Instances(BTreeMap<String, String>);
 impl Instances {
-    /// Follows Kafka's group from one step to the next.
-    pub fn follow(&mut self, before: &Value, after: &Value) {
+    /// Follows Kafka's group from one step to the next. `fired` are the timers of the step: whom they took out may be in again.
+    pub fn follow(&mut self, before: &Value, after: &Value, fired: &[String]) {
         let empty = serde_json::Map::new();
         let members = |g: &Value| if g["type"] == "consumer" { g["members"].as_object().unwrap_or(&empty).clone() } else { empty.clone() };
         if after["type"] != "consumer" {
             self.0.clear(); // a group made anew, or converted, starts from its members
         }
         let (old, new) = (members(before), members(after));
-        for (_, m) in old.iter().filter(|(id, _)| !new.contains_key(*id)) {
+        let taken_out = |id: &str| fired.iter().any(|f| f.ends_with(&format!("timeout {id}")));
+        for (_, m) in old.iter().filter(|(id, _)| !new.contains_key(*id) || taken_out(id)) {
             self.0.remove(m["inst"].as_str().unwrap_or(""));
         }
         for (id, m) in &new {
@@ -58,9 +62,35 @@ impl Instances {
     }
 }
 
+impl Instances {
+    /// Whether Kafka finds no target for the member that joins: it is in, under another instance id or none, and nobody has had the one it says now.
+    pub fn finds_no_target(&self, before: &Group, id: &MemberId, step: &Step) -> bool {
+        let (Some(instance), Some(m)) = (step.maybe("inst"), before.members.get(id)) else { return false };
+        let (as_before, settled) = (m.instance_id.as_ref().is_some_and(|i| i.as_str() == instance), m.epoch == before.target_epoch && m.state == MemberState::Stable);
+        step.op == "hb" && step.number("e") == 0 && !as_before && !settled && !self.0.contains_key(instance)
+    }
+}
+
+/// What a member that goes on with its target has after its join: all of it that was its own before, or nobody's.
+pub fn goes_on(before: &Group, after: &Group, id: &MemberId) -> BTreeSet<Partition> {
+    let Some(m) = after.members.get(id) else { return BTreeSet::new() };
+    let exists = |p: &&Partition| after.topics.get(&p.topic).is_some_and(|t| (0..t.partitions).contains(&p.partition)) && after.subscribes(m, &p.topic);
+    let free = |p: &&Partition| before.owners.get(*p).is_none_or(|o| o.member == *id);
+    after.target.get(id).into_iter().flatten().filter(exists).filter(free).cloned().collect()
+}
+
+/// The step that takes everything from a member.
+pub fn takes_all(m: &Member, id: &MemberId) -> Record {
+    let released = m.assigned.keys().cloned().collect();
+    Record::Reconciled(Box::new(Reconciled {
+        member: id.clone(), epoch: m.epoch, previous_epoch: m.previous_epoch, state: MemberState::Stable, revision: m.assignment_revision, released, revoked: Vec::new(), granted: Vec::new(),
+    }))
+}
+
 /// Baton takes such a join as one under an id that nobody has ever used. Both are tried on copies: in Kafka's world, which the trace goes on in, nobody joined.
 pub fn joins_as_under_a_new_id(world: &World, i: usize, step: &Step) -> Result<(), String> {
-    const NEW: &str = "an id never used";
+    // Behind its place in the order of ids comes no other.
+    let new_id = format!("{}'", step.text("inst"));
     let tried = |instance: Option<&str>| {
         let (mut w, mut s) = (world.clone(), step.clone());
         if let Some(instance) = instance {
@@ -72,46 +102,77 @@ pub fn joins_as_under_a_new_id(world: &World, i: usize, step: &Step) -> Result<(
         let answers: Vec<Value> = w.take_answers().into_iter().map(|r| consumer::answer(&mut w, &s, &r).unwrap_or_else(|| json!(format!("{r:?}")))).collect();
         Ok::<_, String>(json!([answers, w.view()]))
     };
-    let (own, new) = (tried(None)?, tried(Some(NEW))?);
-    let renamed: Value = serde_json::from_str(&new.to_string().replace(NEW, step.text("inst"))).map_err(|e| e.to_string())?;
+    let (own, new) = (tried(None)?, tried(Some(&new_id))?);
+    let renamed: Value = serde_json::from_str(&new.to_string().replace(&new_id, step.text("inst"))).map_err(|e| e.to_string())?;
     let accepted = step.op == "join" || own[0][0]["err"] == "NONE";
     if own == renamed && accepted { Ok(()) } else { Err(format!("a join under an id that a member has given up: Baton did {own}, under a new id {renamed}")) }
 }
 
-/// Puts Kafka's target where Baton's is, if Kafka computed it on the kind of group that it had before. True: it did so.
-pub fn kind_before(group: &GroupId, before: Option<&Arc<Group>>, entry: &mut LogEntry) -> Result<bool, String> {
-    let (Some(before), Some(batch)) = (before, entry.batches.iter_mut().find(|b| b.group == *group)) else { return Ok(false) };
-    let Some(at) = batch.records.iter().position(|r| matches!(r, Record::Target { .. })) else { return Ok(false) };
-    let (earlier, rest) = batch.records.split_at_mut(at);
-    let Some(Record::Target { assignment, .. }) = rest.first_mut() else { return Ok(false) };
-    if before.members.is_empty() || earlier.iter().any(|r| matches!(r, Record::Epoch { .. } | Record::Topics { .. } | Record::Removed { .. } | Record::Replaced(_))) {
-        return Ok(false); // it looked at the group as it is
+/// Whether Kafka takes the group's subscriptions for equal; it looks when a member is written down.
+#[derive(Clone, Copy, Debug)]
+pub struct Kind {
+    equal: bool,
+}
+impl Default for Kind { fn default() -> Self { Self { equal: true } } }
+impl Kind {
+    /// Follows a batch of the group's records, from the group before it.
+    pub fn follow(&mut self, before: Option<&Arc<Group>>, records: &[Record]) -> Result<(), String> {
+        let (mut draft, mut token) = (before.cloned(), 0);
+        for r in records {
+            replay::record(&mut draft, r, &mut token).map_err(|e| e.to_string())?;
+            let written = matches!(
+                r,
+                Record::Joined(_) | Record::Subscribed { .. } | Record::Away { .. } | Record::Replaced(_) | Record::Instance { .. } | Record::Reconciled(_) | Record::Removed { .. } | Record::Classic(_)
+            );
+            match &draft {
+                None => *self = Self::default(),
+                Some(g) if g.classic.is_some() => *self = Self::default(),
+                Some(g) if written => self.equal = homogeneous(g),
+                Some(_) => {}
+            }
+        }
+        Ok(())
     }
-    let (mut draft, mut token) = (Some(before.clone()), 0);
-    for r in earlier.iter() {
-        replay::record(&mut draft, r, &mut token).map_err(|e| e.to_string())?;
+
+    /// Puts Kafka's target where Baton's is, if Kafka computed it on the kind of group that it had before. True: it did so.
+    pub fn retarget(self, before: Option<&Arc<Group>>, default_assignor: &str, records: &mut [Record]) -> Result<bool, String> {
+        let Some(before) = before.filter(|g| g.classic.is_none()) else { return Ok(false) };
+        let Some(at) = records.iter().position(|r| matches!(r, Record::Target { .. })) else { return Ok(false) };
+        let (earlier, rest) = records.split_at_mut(at);
+        let Some(Record::Target { assignment, .. }) = rest.first_mut() else { return Ok(false) };
+        if earlier.iter().any(|r| matches!(r, Record::Epoch { .. })) {
+            return Ok(false); // it looked at the group as it is
+        }
+        let (mut draft, mut token) = (Some(before.clone()), 0);
+        for r in earlier.iter() {
+            replay::record(&mut draft, r, &mut token).map_err(|e| e.to_string())?;
+        }
+        let Some(now) = draft else { return Ok(false) };
+        let name = now.assignor(default_assignor).to_string();
+        let input = Input::of(&now, &now.topics);
+        let own = assign::assign(&name, &input);
+        if filled(&own) != filled(assignment) {
+            return Err(format!("the target is {assignment:?}, by itself {name} gives {own:?}"));
+        }
+        let kafkas = if self.equal { as_if_homogeneous(&name, &input) } else { assign::assign(&name, &Input { mixed: true, ..input.clone() }) };
+        let differs = filled(&own) != filled(&kafkas);
+        if differs {
+            *assignment = kafkas;
+        }
+        Ok(differs)
     }
-    let Some(now) = draft else { return Ok(false) };
-    if !homogeneous(before) || homogeneous(&now) {
-        return Ok(false);
-    }
-    let name = now.assignor("range").to_string();
-    let input = Input::of(&now, &now.topics);
-    let (own, kafkas) = (assign::assign(&name, &input), as_if_homogeneous(&name, &input));
-    if filled(&own) != filled(assignment) {
-        return Err(format!("the target is {assignment:?}, by itself {name} gives {own:?}"));
-    }
-    let differs = filled(&own) != filled(&kafkas);
-    *assignment = kafkas;
-    Ok(differs)
 }
 
-/// Whether Kafka takes all members' subscriptions for equal: all by the same names, or all by one regular expression and no names.
+/// Whether Kafka takes all members' subscriptions for equal: every topic that it knows of is named by all; or all say one regular expression and no names, and
+/// no other expression stands for one of its topics.
 fn homogeneous(g: &Group) -> bool {
-    let names: BTreeSet<&BTreeSet<TopicName>> = g.members.values().map(|m| &m.subscribed).collect();
+    let members = g.members.len();
+    let matched = |t: &TopicName| g.regexes.values().filter(|r| r.topics.contains(t)).count();
+    let named = |t: &TopicName| g.members.values().filter(|m| m.subscribed.contains(t)).count();
+    let topics = g.subscribed_topics();
     match g.said.values().next() {
-        None => names.len() <= 1,
-        Some(count) => *count == g.members.len() as u64 && g.members.values().all(|m| m.subscribed.is_empty()),
+        None => topics.iter().all(|t| named(t) == members),
+        Some(count) => *count == members as u64 && topics.iter().all(|t| matched(t) == 1 && named(t) == 0),
     }
 }
 
@@ -138,13 +199,13 @@ mod tests {
         let (first, second) = (group(json!({"a": {"e": 1, "inst": "i1"}})), group(json!({"a": {"e": 2, "inst": "i2"}})));
         let join = |inst: &str| step(json!({"t": 1, "op": "hb", "m": "b", "e": 0, "inst": inst}));
         let mut kept = Instances::default();
-        kept.follow(&Value::Null, &first);
+        kept.follow(&Value::Null, &first, &[]);
         assert_eq!(kept.refuses(&first, &join("i1")), None, "the ordinary refusal is nobody's slip");
-        kept.follow(&first, &second);
+        kept.follow(&first, &second, &[]);
         assert_eq!((kept.refuses(&second, &join("i1")), kept.refuses(&second, &join("i2"))), (Some("UNRELEASED_INSTANCE_ID"), None));
-        kept.follow(&second, &group(json!({})));
+        kept.follow(&second, &group(json!({})), &[]);
         assert_eq!((kept.refuses(&group(json!({})), &join("i1")), kept.refuses(&group(json!({})), &join("i2"))), (Some("UNKNOWN_MEMBER_ID"), None));
-        kept.follow(&group(json!({})), &Value::Null);
+        kept.follow(&group(json!({})), &Value::Null, &[]);
         assert_eq!(kept.refuses(&Value::Null, &join("i1")), None);
     }
 

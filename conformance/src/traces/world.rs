@@ -1,9 +1,12 @@
 //! One leading shard under simulated time, and what happened to it in a step.
 
-use super::{classic, consumer, rules::{Beat, Rules}, slips::{self, Instances}, trace::*};
-use baton_coordinator::{classic as c, command::*, config::{Limits, Setting}, decide::TimerCommand, ids::*, metadata::*, shard::*, timers::Timer, work::Work};
+use super::{classic, consumer, rules::{Beat, Rules}, slips::{self, Instances, Kind}, trace::*};
+use baton_coordinator::{classic as c, command::*, config::{Limits, Setting}, decide::TimerCommand, ids::*, metadata::*, record::*, shard::*, state::Group, timers::Timer, work::Work};
 use serde_json::{Map, Value, json};
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 /// The wall clock is ahead of the trace's, as it is in the world.
 const WALL_US: u64 = 1_700_000_000_000_000;
@@ -30,6 +33,14 @@ pub struct World {
     instances: Instances,
     /// Kafka's group looks at its topics, and so at its kind, when it is next asked.
     looks_again: bool,
+    default_assignor: String,
+    kind: Kind,
+    /// When Baton last computed a target.
+    computed_at: Option<u64>,
+    computed: u64,
+    interval_ms: u64,
+    /// Baton waits longer than the interval, since Kafka has computed a target that Baton had already.
+    stretched: bool,
     /// What went wrong while a rule was at work.
     slip: Result<(), String>,
 }
@@ -81,7 +92,7 @@ impl World {
         limits.classic.members_max = of("group.max.size", i32::MAX as u64) as usize;
         let mut w = World {
             shard: Shard::new(0, limits), meta: Metadata::default(), now: 0, next_ticket: 0, held: BTreeMap::new(), answers: Vec::new(), fired: Vec::new(), names: Names::default(),
-            expected: Value::Null, target: json!({}), labels: BTreeMap::new(), work: Vec::new(), rules: Rules::default(), instances: Instances::default(), looks_again: true, slip: Ok(()),
+            expected: Value::Null, target: json!({}), labels: BTreeMap::new(), work: Vec::new(), rules: Rules::default(), instances: Instances::default(), looks_again: true, default_assignor: trace.assignors.first().cloned().unwrap_or_default(), kind: Kind::default(), computed_at: None, computed: 0, interval_ms: of("group.consumer.assignment.interval.ms", 1_000), stretched: false, slip: Ok(()),
         };
         w.shard.lead(1, 1, w.clock());
         // Kafka's defaults where the trace says nothing; no short interval while something is pending.
@@ -119,13 +130,7 @@ impl World {
         while let Some(action) = self.shard.poll(self.clock()) {
             match action {
                 Action::Propose(mut entry) => {
-                    let group = GroupId::from("g");
-                    let before = self.shard.state().groups.get(&group).filter(|_| !self.looks_again);
-                    match slips::kind_before(&group, before, &mut entry) {
-                        Ok(true) => self.rules.explained_by(slips::KIND_BEFORE_JOIN),
-                        Ok(false) => {}
-                        Err(why) => self.slip = Err(why),
-                    }
+                    self.slip = self.slip.clone().and(self.as_kafka_computes(&mut entry));
                     self.shard.replay(&entry);
                 }
                 Action::Work(work) => self.work.push(work),
@@ -133,6 +138,72 @@ impl World {
             }
         }
     }
+    /// Where Kafka computed another target by a slip, its own takes the place of Baton's.
+    fn as_kafka_computes(&mut self, entry: &mut LogEntry) -> Result<(), String> {
+        let group = GroupId::from("g");
+        let before = self.shard.state().groups.get(&group);
+        let Some(batch) = entry.batches.iter_mut().find(|b| b.group == group) else { return Ok(()) };
+        if batch.records.iter().any(|r| matches!(r, Record::Target { .. })) {
+            self.computed_at = Some(self.now);
+            self.computed += 1;
+        }
+        if !self.looks_again && self.kind.retarget(before, &self.default_assignor, &mut batch.records)? {
+            self.rules.explained_by(slips::KIND_BEFORE);
+        }
+        self.kind.follow(before, &batch.records)
+    }
+
+    fn group(&self) -> Option<Arc<Group>> { self.shard.state().groups.get(&GroupId::from("g")).cloned() }
+
+    /// What Kafka makes otherwise of a join at which Baton has computed no target.
+    fn after_a_join_without_target(&mut self, step: &Step, before: Option<&Group>) -> Result<(), String> {
+        let (Some(before), Some(after), id) = (before, self.group(), self.names.id(step.text("m"))) else { return Ok(()) };
+        // Its empty group's target was behind, so it computes one, and the interval to the next runs from there.
+        if before.members.is_empty() && step.fields.contains_key("asg_det") && let Some(at) = self.computed_at {
+            self.stretched = true;
+            self.stretch(self.now + self.interval_ms - at);
+            self.rules.explained_by(super::rules::EMPTY_TARGET_EPOCH);
+        }
+        let accepted = |r: &Result<Response, GroupError>| matches!(r, Ok(Response::Consumer(_)));
+        if !self.answers.last().is_some_and(|(_, r)| accepted(r)) || !self.instances.finds_no_target(before, &id, step) {
+            return Ok(());
+        }
+        let Some(m) = after.members.get(&id).filter(|m| !m.assigned.is_empty() || m.state != MemberState::Stable) else { return Ok(()) };
+        let (has, own) = (m.assigned.keys().cloned().collect::<BTreeSet<_>>(), slips::goes_on(before, &after, &id));
+        if has != own {
+            return Err(format!("{id} came back as another instance and has {has:?}, by its target {own:?}"));
+        }
+        self.rules.explained_by(slips::RENAMED_INSTANCE);
+        let batch = Batch { group: "g".into(), base_revision: after.revision, records: vec![slips::takes_all(m, &id)] };
+        let state = self.shard.state();
+        let entry = LogEntry { node: 0, term: 0, base_sequence: state.sequence, time_ms: state.time_ms, batches: vec![batch] };
+        self.kind.follow(Some(&after), &entry.batches[0].records)?;
+        self.shard.replay(&entry);
+        self.drive();
+        if let Some((_, Ok(Response::Consumer(v)))) = self.answers.last_mut() {
+            v.assignment = Some(PartitionsById::new());
+        }
+        Ok(())
+    }
+    /// Longer than anybody could set it.
+    fn stretch(&mut self, interval_ms: u64) {
+        self.meta.group_configs.entry("g".into()).or_default().insert(Setting::AssignmentInterval, interval_ms);
+        self.meta.revision += 1;
+        self.shard.metadata(Arc::new(self.meta.clone()), self.clock());
+        self.drive();
+    }
+    /// The error that Kafka answers with for an instance id that was left behind, in its group as the timers have left it.
+    fn refuses(&mut self, step: &Step) -> Option<&'static str> {
+        let (before, group) = (self.rules.kafkas().clone(), self.group());
+        let here: BTreeSet<String> = group.iter().flat_map(|g| g.members.keys()).map(|m| self.names.symbol(m)).collect();
+        let mut by_now = before.clone();
+        if let Some(members) = by_now["members"].as_object_mut() {
+            members.retain(|m, _| here.contains(m));
+        }
+        self.instances.follow(&before, &by_now, &[]);
+        self.instances.refuses(&by_now, step)
+    }
+
     /// Work beside the shard: after the answers of the step, before its state is looked at.
     pub fn work(&mut self) {
         while let Some(w) = self.work.pop() {
@@ -235,20 +306,24 @@ impl World {
     pub fn step(&mut self, i: usize, step: &Step) -> Result<(), String> {
         self.fired.clear();
         self.pass(step.t);
-        let mut refused = None;
+        let (mut refused, computed_before) = (None, self.computed);
         match step.op.as_str() {
             "tick" => {}
             "topic" => self.declare(step.text("name"), step.maybe("label").unwrap_or(step.text("name")), step.number("parts") as i32),
-            op => match self.instances.refuses(self.rules.kafkas(), step) {
+            op => match self.refuses(step) {
                 // Kafka did nothing, so nothing is asked of the Baton that goes on; what it would do is tried apart.
                 Some(error) => {
                     slips::joins_as_under_a_new_id(self, i, step)?;
-                    self.rules.explained_by(slips::INSTANCE_LEFT_BEHIND);
+                    self.rules.explained_by(slips::RENAMED_INSTANCE);
                     refused = Some(json!({"err": error}));
                 }
                 None => {
                     let command = self.command(step)?;
+                    let (before, computed) = (self.group(), self.computed);
                     self.send(i, op, command);
+                    if computed == self.computed {
+                        self.after_a_join_without_target(step, before.as_deref())?;
+                    }
                 }
             },
         }
@@ -273,7 +348,7 @@ impl World {
         }
         done.sort_by_key(|d| d["step"].as_u64());
         if let Some(g) = &step.group {
-            self.instances.follow(&self.expected, g);
+            self.instances.follow(&self.expected, g, &step.fired);
             self.expected = g.clone();
         }
         let asked = matches!(step.op.as_str(), "hb" | "join") && step.number("e") >= 0 && step.res.as_ref().is_some_and(|r| r["err"] == "NONE");
@@ -282,6 +357,10 @@ impl World {
         expected_done.sort_by_key(|d| d["step"].as_u64());
         if let Some(t) = &step.target {
             self.target = if t.is_null() { json!({}) } else { t.clone() };
+        }
+        if self.stretched && self.computed > computed_before {
+            self.stretched = false;
+            self.stretch(self.interval_ms);
         }
         let group = self.view();
         let target = self.shard.state().groups.get(&GroupId::from("g")).cloned().map_or(json!({}), |g| consumer::target(self, &g));

@@ -10,26 +10,29 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// The group in numbers. Topics that do not exist are left out, and so is what the target says of members, topics and partitions that are gone.
 pub(super) fn spec(input: &Input) -> Spec {
-    let counts: Vec<u32> = input.topics.values().map(|n| u32::try_from(*n).unwrap_or(0)).collect();
-    let topic_numbers: BTreeMap<&TopicName, u32> = input.topics.keys().zip(0..).collect();
+    let topics = in_order(input);
+    let counts: Vec<u32> = topics.iter().map(|(_, n)| u32::try_from(*n).unwrap_or(0)).collect();
+    let topic_numbers: BTreeMap<&TopicName, u32> = topics.iter().map(|(t, _)| *t).zip(0..).collect();
     let mut distinct: BTreeMap<&BTreeSet<TopicName>, u32> = BTreeMap::new();
     let mut subscriptions: Vec<Vec<u32>> = Vec::new();
     let mut subscription_of: Vec<u32> = Vec::with_capacity(input.subscriptions.len());
     let mut before: Option<&BTreeSet<TopicName>> = None;
-    for topics in input.subscriptions.values() {
+    for wanted in input.subscriptions.values() {
         // Neighbours mostly have the same subscription: one comparison instead of a search.
         let number = match before {
-            Some(b) if b == topics => subscription_of.last().copied().unwrap_or(0),
-            _ => *distinct.entry(topics).or_insert_with(|| {
-                subscriptions.push(topics.iter().filter_map(|t| topic_numbers.get(t).copied()).collect());
+            Some(b) if b == wanted => subscription_of.last().copied().unwrap_or(0),
+            _ => *distinct.entry(wanted).or_insert_with(|| {
+                let mut numbers: Vec<u32> = wanted.iter().filter_map(|t| topic_numbers.get(t).copied()).collect();
+                numbers.sort_unstable();
+                subscriptions.push(numbers);
                 (subscriptions.len() - 1) as u32
             }),
         };
         subscription_of.push(number);
-        before = Some(topics);
+        before = Some(wanted);
     }
     Spec::new(&counts, subscriptions, subscription_of)
-        .and_then(|s| s.with_previous(previous(input, &topic_numbers)))
+        .and_then(|s| s.with_previous(previous(input, &topics, &topic_numbers)))
         .and_then(|s| s.with_static_first(static_first(input)))
         .and_then(|s| if input.zones.is_empty() { Ok(s) } else { s.with_zones(zones(input)) })
         .and_then(|s| if input.weights.is_empty() && input.capacities.is_empty() && input.moves_max.is_none() { Ok(s) } else { s.with_loads(loads(input)) })
@@ -37,10 +40,17 @@ pub(super) fn spec(input: &Input) -> Spec {
         .expect("limits keep partitions below 2^32, and every number was drawn from the list that it points into")
 }
 
-fn previous(input: &Input, topic_numbers: &BTreeMap<&TopicName, u32>) -> Vec<u32> {
+/// The topics as they are numbered.
+fn in_order(input: &Input) -> Vec<(&TopicName, i32)> {
+    let mut topics: Vec<(Option<u128>, &TopicName, i32)> = input.topics.iter().map(|(t, n)| (input.ids.get(t).copied(), t, *n)).collect();
+    topics.sort_unstable();
+    topics.into_iter().map(|(_, t, n)| (t, n)).collect()
+}
+
+fn previous(input: &Input, topics: &[(&TopicName, i32)], topic_numbers: &BTreeMap<&TopicName, u32>) -> Vec<u32> {
     let mut total = 0;
     let mut ranges: Vec<(usize, i32)> = Vec::with_capacity(input.topics.len());
-    for count in input.topics.values() {
+    for (_, count) in topics {
         ranges.push((total, *count));
         total += usize::try_from(*count).unwrap_or(0);
     }
@@ -106,14 +116,14 @@ fn loads(input: &Input) -> Loads {
     }
 }
 
-fn partitions(input: &Input) -> impl Iterator<Item = Partition> + '_ { input.topics.iter().flat_map(|(t, n)| (0..*n).map(|p| Partition::new(t.clone(), p))) }
+fn partitions(input: &Input) -> impl Iterator<Item = Partition> + '_ { in_order(input).into_iter().flat_map(|(t, n)| (0..n).map(|p| Partition::new(t.clone(), p))) }
 
 /// The assignment by name; members without partitions are listed.
 pub(super) fn named(input: &Input, owners: &Owners) -> Assignment {
     let mut lists: Vec<Vec<Partition>> = vec![Vec::new(); input.subscriptions.len()];
     let mut number = 0;
-    for (topic, count) in &input.topics {
-        for p in 0..*count {
+    for (topic, count) in in_order(input) {
+        for p in 0..count {
             let owner = owners.0[number];
             if owner != NOBODY {
                 lists[owner as usize].push(Partition::new(topic.clone(), p));

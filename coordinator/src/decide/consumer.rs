@@ -15,9 +15,9 @@ pub fn heartbeat(draft: &mut Draft, group: &GroupId, h: &ConsumerHeartbeat) -> R
     }
     convert::upgrade(draft, group, h.epoch)?;
     let looked_at = LookedAt::of(draft);
-    let Admitted { member: id, before, had } = admit(draft, group, h)?;
+    let Admitted { member: id, before, had, gave_up } = admit(draft, group, h)?;
     let change = take_wish(draft, &id, &before, &wish(&before, h))?;
-    if change.bump {
+    if change.bump || gave_up {
         draft.bump(if h.epoch == 0 { "joined" } else { "subscription" }, format!("{id} {}", if h.epoch == 0 { "joined" } else { "changed its subscription" }), Some(&id));
         refresh_metadata(draft, group, Bump::Done);
     } else {
@@ -85,9 +85,11 @@ struct Admitted {
     before: Wish,
     /// What it was told to have.
     had: PartitionsById,
+    /// It gave up another place, and what it was to have there is nobody's.
+    gave_up: bool,
 }
 impl Admitted {
-    fn known(id: &MemberId, m: &Member) -> Admitted { Admitted { member: id.clone(), before: Wish::of(m), had: by_id(m) } }
+    fn known(id: &MemberId, m: &Member) -> Admitted { Admitted { member: id.clone(), before: Wish::of(m), had: by_id(m), gave_up: false } }
 }
 
 fn admit(draft: &mut Draft, group: &GroupId, h: &ConsumerHeartbeat) -> Result<Admitted, GroupError> {
@@ -132,15 +134,21 @@ fn admit_static(draft: &mut Draft, group: &GroupId, h: &ConsumerHeartbeat, insta
     };
     let m = &g.members[holder];
     if h.epoch == 0 {
-        let taken = holder != &h.member && g.members.contains_key(&h.member);
         // A classic process never says that it leaves for a while: the new one takes its place (KIP-345).
-        if (m.epoch != AWAY && m.classic.is_none()) || m.conforming() || taken {
+        let other = Some(&h.member).filter(|id| *id != holder).and_then(|id| g.members.get(id));
+        if (m.epoch != AWAY && m.classic.is_none()) || m.conforming() || other.is_some_and(Member::conforming) {
             return Err(GroupError::UnreleasedInstanceId { instance: instance.clone(), holder: holder.clone() });
         }
-        let (admitted, away) = (Admitted { member: h.member.clone(), ..Admitted::known(holder, m) }, m.epoch == AWAY);
-        let holder = holder.clone();
+        let (mut admitted, away) = (Admitted { member: h.member.clone(), ..Admitted::known(holder, m) }, m.epoch == AWAY);
+        let (holder, given_up) = (holder.clone(), other.map(|o| (holdings(o), o.regex.clone(), g.target.get(&h.member).is_some_and(|t| !t.is_empty()))));
         if !away {
             draft.put(Record::Away { member: holder.clone() });
+        }
+        // It is in already, as somebody else: with this join it owns nothing and goes on in the place that it asks for.
+        if let Some((freed, regex, had)) = given_up {
+            draft.put(Record::Removed { member: h.member.clone(), freed, held: Vec::new(), fence: false });
+            forget_regex(draft, regex.as_ref());
+            admitted.gave_up = had;
         }
         come_back(draft, group, &holder, &h.member, Incarnation::default());
         speaks_consumer(draft, &h.member);
@@ -193,7 +201,7 @@ fn join(draft: &mut Draft, group: &GroupId, h: &ConsumerHeartbeat) -> Result<Adm
         session_told_ms: session, session_promised_ms: session, joined_at: AssignmentRevision(draft.draw(0)), freed: Vec::new(),
     };
     draft.put(Record::Joined(Box::new(joined)));
-    Ok(Admitted { member, before: Wish::default(), had: PartitionsById::new() })
+    Ok(Admitted { member, before: Wish::default(), had: PartitionsById::new(), gave_up: false })
 }
 
 /// New tokens for what it has.

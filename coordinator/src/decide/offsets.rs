@@ -119,10 +119,12 @@ pub fn kafka_commit(draft: &mut Draft, group: &GroupId, c: &KafkaCommit) -> Resu
 
 fn kafka_admissible(draft: &Draft, g: &Group, id: &MemberId, m: &Member, epoch: Epoch, o: &CommitOffset) -> Result<(), CommitRefusal> {
     let p = &o.partition;
-    let mine = m.assigned.get(p).or(m.pending.get(p).map(|x| &x.grant));
+    let topic = draft.context.metadata.topics.get(&p.topic);
+    // Of the topic as it is now: made again under its name, it is another.
+    let mine = m.assigned.get(p).or(m.pending.get(p).map(|x| &x.grant)).filter(|x| topic.is_some_and(|t| t.id == x.topic_id));
     let stale = if m.classic.is_some() { CommitRefusal::IllegalGeneration } else { CommitRefusal::StaleMemberEpoch };
     let others = g.owners.get(p).is_some_and(|x| x.member != *id);
-    let known = draft.context.metadata.topics.get(&p.topic).is_some_and(|t| (0..t.partitions).contains(&p.partition));
+    let known = topic.is_some_and(|t| (0..t.partitions).contains(&p.partition));
     match () {
         () if o.metadata.len() > METADATA_MAX => Err(CommitRefusal::MetadataTooLarge),
         // At an earlier epoch of its own: what it held then and still holds (trap 14).
