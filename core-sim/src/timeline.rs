@@ -83,6 +83,12 @@ impl Focus {
         // The time is said beside it.
         let what = what.strip_prefix(&format!("at {at} ms ")).unwrap_or(what);
         let rows: BTreeSet<&String> = t.spans.iter().map(|s| &s.row).collect();
+        let mut what = what.to_string();
+        for r in &rows {
+            // Judges write a place as `(g0, a:2)` too.
+            what = what.replace(&format!("({})", r.replacen(' ', ", ", 1)), r);
+        }
+        let what = what.as_str();
         let rows: Vec<String> = rows.into_iter().filter(|r| words::names(what, r)).cloned().collect();
         let group = rows.first().and_then(|r| r.split_once(' ')).map(|(g, _)| g.to_string());
         Some(Focus { at: *at, invariant: invariant.into(), what: what.into(), who: concerned(t, lines, what, &rows, group.as_deref(), *at), rows, group })

@@ -51,23 +51,9 @@ fn verdict(focus: Option<&Focus>, about: &About) -> String {
     }
 }
 
-/// What an invariant promises, for those who do not know its name. `docs/invariants.md` has all of them.
+/// What an invariant promises, for those who do not know its name.
 fn meaning(invariant: &str) -> String {
-    let says = match invariant {
-        "one-owner" => "a partition is assigned to, asked back from or held for at most one member",
-        "one-believer" => "at no time do two members that keep to the rules believe that they own the same partition",
-        "fencing" => "every grant of a partition carries a higher token than all before",
-        "epochs" => "epochs never fall, and nobody is fenced for a retry",
-        "durable" => "what was acknowledged is never lost",
-        "answers-committed" => "an answer reveals only what is committed, and only under a valid lease",
-        "complete" => "a stable group's members own every partition of their topics",
-        "live" => "once the faults have stopped, every group becomes stable",
-        "linearizable" => "commits and reads behave as on one machine",
-        "timers" => "nobody is expired before the time that it was promised",
-        "replicas-agree" => "replicas that have applied the same entries are equal",
-        _ => return String::new(),
-    };
-    format!("<br>The promise: {says}.")
+    baton_invariants::names::find(invariant).map(|i| format!("<br>The promise ({}): {}", i.number, escape(&i.statement.replace('*', "")))).unwrap_or_default()
 }
 
 fn legend(t: &Timeline, f: &Focus, colours: &Colours, from: Ms) -> String {

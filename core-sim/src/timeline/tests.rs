@@ -6,7 +6,7 @@ fn told() -> Timeline {
     t.look(20, vec![("g <a>:0".into(), "g/m1#1".into(), 7), ("g <a>:0".into(), "g/m1#12".into(), 8)]);
     t.mark(15, "leader Some(1) of term 2: crashes".into());
     t.mark(16, "node 2 decides for g (on 3): m1 joined (joined)".into());
-    t.close(30, Some(&Broken { invariant: "one-believer", what: "at 30 ms g <a>:0 is believed by g/m1#1 (token 7) and g/m1#12 (token 8)".into() }));
+    t.close(30, Some(&Broken { invariant: "one-believer", what: "at 30 ms (g, <a>:0) is believed by g/m1#1 (token 7) and g/m1#12 (token 8)".into() }));
     t
 }
 fn about(story: &[String]) -> About<'_> { About { title: "Seed 1 & more".into(), replay: "cargo xtask sim replay 1 --bug 3".into(), bug: Some("the bug".into()), story } }
@@ -17,7 +17,7 @@ fn a_belief_becomes_a_span_and_text_is_escaped() {
     let spans: Vec<(&str, u64, Ms, Ms)> = t.spans.iter().map(|s| (s.who.as_str(), s.token, s.from, s.to)).collect();
     assert_eq!(spans, [("g/m1#1", 7, 10, 30), ("g/m1#12", 8, 20, 30)]);
     let html = t.html(&about(&[]));
-    for has in ["g &lt;a&gt;:0", "Seed 1 &amp; more", "leader crashes", "<code>cargo xtask sim replay 1 --bug 3</code>", "put back on purpose: <i>the bug</i>", "<b>one-believer</b> was broken at 0.030 s", "two at once"] {
+    for has in ["g &lt;a&gt;:0", "Seed 1 &amp; more", "leader crashes", "<code>cargo xtask sim replay 1 --bug 3</code>", "put back on purpose: <i>the bug</i>", "<b>one-believer</b> was broken at 0.030 s: g &lt;a&gt;:0 is believed", "The promise (I2): At any true instant", "two at once"] {
         assert!(html.contains(has), "{has} is missing in {html}");
     }
     assert!(!html.contains("http") && !html.contains("<a>"), "nothing is fetched, nothing unescaped: {html}");
