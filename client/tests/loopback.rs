@@ -1,67 +1,19 @@
 //! The member against a small scripted server on loopback: a real socket, real time, short leases.
 
+mod common;
+
 use baton_client::{Event, Guard, Listener, Member, Partition, Reason, clock};
+use common::{Answer, dead, no_content, ok, problem, serve};
 use serde_json::{Value, json};
 use std::{
     sync::{Arc, Mutex},
     time::Duration,
 };
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
-    time::{sleep, timeout},
-};
+use tokio::time::{sleep, timeout};
 
-/// (method, path, body) → (status, extra header lines, body); None: never answers.
-type Script = dyn Fn(&str, &str, &Value) -> Option<(u16, String, Value)> + Send + Sync;
 type Log = Arc<Mutex<Vec<String>>>;
 
-async fn serve(script: impl Fn(&str, &str, &Value) -> Option<(u16, String, Value)> + Send + Sync + 'static) -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap().to_string();
-    let script: Arc<Script> = Arc::new(script);
-    tokio::spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await { tokio::spawn(connection(stream, script.clone())); }
-    });
-    address
-}
-
-async fn connection(mut stream: TcpStream, script: Arc<Script>) -> Option<()> {
-    let mut buffer: Vec<u8> = Vec::new();
-    loop {
-        let (head, length) = loop {
-            if let Some(end) = buffer.windows(4).position(|w| w == b"\r\n\r\n") {
-                let head = String::from_utf8_lossy(&buffer[..end]).to_string();
-                let length: usize = head.lines().find_map(|l| l.to_ascii_lowercase().strip_prefix("content-length:").map(|v| v.trim().parse().unwrap())).unwrap_or(0);
-                if buffer.len() >= end + 4 + length { break (head, length); }
-            }
-            let mut chunk = [0; 4096];
-            match stream.read(&mut chunk).await { Ok(0) | Err(_) => return None, Ok(n) => buffer.extend_from_slice(&chunk[..n]) }
-        };
-        let body = serde_json::from_slice(&buffer[head.len() + 4..head.len() + 4 + length]).unwrap_or(Value::Null);
-        buffer.drain(..head.len() + 4 + length);
-        let mut words = head.split(' ');
-        let (method, path) = (words.next()?, words.next()?);
-        let Some((status, headers, answer)) = script(method, path, &body) else { return std::future::pending().await };
-        let answer = if answer.is_null() { String::new() } else { answer.to_string() };
-        let text = format!("HTTP/1.1 {status} X\r\ncontent-length: {}\r\n{headers}\r\n{answer}", answer.len());
-        stream.write_all(text.as_bytes()).await.ok()?;
-        stream.flush().await.ok()?;
-    }
-}
-
-fn picture(epoch: i32, revision: u64, assigned: &[(i32, u64)], pending: &[i32], lease_ms: u64) -> Option<(u16, String, Value)> {
-    let partitions: Vec<Value> = assigned.iter().map(|(p, t)| json!({"partition": p, "token": t})).collect();
-    let pending = if pending.is_empty() { json!([]) } else { json!([{"topic": "t", "partitions": pending}]) };
-    let body = json!({"member_id": "m", "member_epoch": epoch, "group_epoch": epoch, "member_state": "stable", "heartbeat_interval_ms": 50, "session_timeout_ms": lease_ms,
-        "lease_ms": lease_ms, "assignment_revision": revision, "assignment": [{"topic": "t", "topic_id": "", "partitions": partitions}],
-        "pending_revocation": pending, "taken": [], "waited_at_most_ms": 0});
-    Some((200, String::new(), body))
-}
-fn problem(status: u16, code: &str) -> Option<(u16, String, Value)> {
-    let body = serde_json::to_value(baton_wire::Problem::new(code, "said by the script")).unwrap();
-    Some((status, String::new(), body))
-}
+fn picture(epoch: i32, revision: u64, assigned: &[(i32, u64)], pending: &[i32], lease_ms: u64) -> Answer { ok(common::picture("t", epoch, revision, assigned, pending, lease_ms)) }
 fn is_beat(path: &str) -> bool { path.ends_with("/heartbeat") }
 
 #[derive(Clone, Default)]
@@ -88,10 +40,10 @@ async fn join_grant_then_a_revocation_is_confirmed_after_its_callback_and_leave(
     let log = Log::default();
     let (l, asked) = (log.clone(), Mutex::new(0));
     let node = serve(move |method, path, body| {
-        if method == "DELETE" { l.lock().unwrap().push(format!("DELETE {path}")); return Some((204, String::new(), Value::Null)); }
+        if method == "DELETE" { l.lock().unwrap().push(format!("DELETE {path}")); return no_content(); }
         if method == "PUT" {
             l.lock().unwrap().push(format!("commit {}", body["commit_seq"]));
-            return Some((200, String::new(), json!({"results": [{"topic": "t", "partition": 1, "code": if body["offsets"][0]["token"] == 6 { Value::Null } else { json!("STALE_TOKEN") }}]})));
+            return ok(json!({"results": [{"topic": "t", "partition": 1, "code": if body["offsets"][0]["token"] == 6 { Value::Null } else { json!("STALE_TOKEN") }}]}));
         }
         let revision = body["assignment_revision"].as_u64().unwrap();
         l.lock().unwrap().push(format!("beat {} {revision} {}", body["member_epoch"], body["owned"]));
@@ -194,7 +146,6 @@ async fn a_member_that_hears_nothing_stops_at_its_deadline_and_joins_again() {
 async fn other_nodes_are_tried_and_the_leader_is_followed() {
     let log = Log::default();
     // One refuses connections, one never answers, one says 503, one names the leader.
-    let dead = { let l = TcpListener::bind("127.0.0.1:0").await.unwrap(); l.local_addr().unwrap().to_string() };
     let silent = serve(|_, _, _| None).await;
     let refusing = serve(|_, _, _| problem(503, "UNAVAILABLE")).await;
     let l = log.clone();
@@ -207,7 +158,7 @@ async fn other_nodes_are_tried_and_the_leader_is_followed() {
         l.lock().unwrap().push("follower".into());
         picture(1, 10, &[(0, 5)], &[], 3_000).map(|(status, _, body)| (status, format!("x-baton-leader: {name}\r\n"), body))
     }).await;
-    let member = Member::builder([dead, silent, refusing, follower], "g").topics(["t"]).request_timeout(Duration::from_millis(200)).spawn().await.unwrap();
+    let member = Member::builder([dead().await, silent, refusing, follower], "g").topics(["t"]).request_timeout(Duration::from_millis(200)).spawn().await.unwrap();
     timeout(Duration::from_secs(5), member.joined()).await.unwrap();
     until(&log, "leader").await;
     sleep(Duration::from_millis(200)).await;

@@ -1,58 +1,15 @@
 //! The member against a small scripted server on loopback.
+mod common;
+
 use baton_client::{Event, Guard, Listener, Member, Partition, Reason};
-use serde_json::{Value, json};
+use common::{Answer, dead, no_content, ok, problem, serve};
+use serde_json::json;
 use std::{
     sync::{Arc, Mutex, atomic::{AtomicBool, Ordering}},
     time::Duration,
 };
-use tokio::{io::{AsyncReadExt, AsyncWriteExt}, net::{TcpListener, TcpStream}};
 
-type Script = Arc<dyn Fn(&str, &str, &Value) -> Option<(u16, Value)> + Send + Sync>;
-
-/// Answers by `script`; None: it never answers.
-async fn serve(script: Script) -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let addr = listener.local_addr().unwrap().to_string();
-    tokio::spawn(async move {
-        loop {
-            let (stream, _) = listener.accept().await.unwrap();
-            tokio::spawn(connection(stream, script.clone()));
-        }
-    });
-    addr
-}
-
-async fn connection(mut stream: TcpStream, script: Script) {
-    let mut buf = Vec::new();
-    loop {
-        let end = loop {
-            if let Some(i) = buf.windows(4).position(|w| w == b"\r\n\r\n") { break i + 4; }
-            let mut b = [0; 4096];
-            match stream.read(&mut b).await { Ok(0) | Err(_) => return, Ok(n) => buf.extend_from_slice(&b[..n]) }
-        };
-        let head = String::from_utf8_lossy(&buf[..end]).to_string();
-        let length: usize = head.lines().find_map(|l| l.to_ascii_lowercase().strip_prefix("content-length:").map(|v| v.trim().parse().unwrap())).unwrap_or(0);
-        while buf.len() < end + length {
-            let mut b = [0; 4096];
-            match stream.read(&mut b).await { Ok(0) | Err(_) => return, Ok(n) => buf.extend_from_slice(&b[..n]) }
-        }
-        let body = serde_json::from_slice(&buf[end..end + length]).unwrap_or(Value::Null);
-        buf.drain(..end + length);
-        let mut words = head.split(' ');
-        let (method, path) = (words.next().unwrap(), words.next().unwrap());
-        let Some((status, answer)) = script(method, path, &body) else { std::future::pending::<()>().await; return };
-        let text = if answer.is_null() { String::new() } else { answer.to_string() };
-        let out = format!("HTTP/1.1 {status} X\r\ncontent-length: {}\r\n\r\n{text}", text.len());
-        if stream.write_all(out.as_bytes()).await.is_err() || stream.flush().await.is_err() { return; }
-    }
-}
-
-fn answer(revision: u64, assigned: &[(i32, u64)], pending: &[i32], lease_ms: u64) -> Value {
-    let partitions: Vec<Value> = assigned.iter().map(|(p, t)| json!({"partition": p, "token": t})).collect();
-    let pending = if pending.is_empty() { json!([]) } else { json!([{"topic": "orders", "partitions": pending}]) };
-    json!({"member_id": "w", "member_epoch": 1, "group_epoch": 1, "member_state": "stable", "heartbeat_interval_ms": 50, "session_timeout_ms": 1000, "lease_ms": lease_ms,
-        "assignment_revision": revision, "assignment": [{"topic": "orders", "topic_id": "0", "partitions": partitions}], "pending_revocation": pending, "taken": [], "waited_at_most_ms": 0})
-}
+fn answer(revision: u64, assigned: &[(i32, u64)], pending: &[i32], lease_ms: u64) -> Answer { ok(common::picture("orders", 1, revision, assigned, pending, lease_ms)) }
 
 #[derive(Default)]
 struct Log { lines: Mutex<Vec<String>>, events: Mutex<Vec<Event>> }
@@ -88,23 +45,23 @@ async fn joins_revokes_confirms_commits_and_leaves() {
     let log = Arc::new(Log::default());
     let (l, revoke) = (log.clone(), Arc::new(AtomicBool::new(false)));
     let r = revoke.clone();
-    let addr = serve(Arc::new(move |method, path, body| {
-        if method == "DELETE" { l.add(format!("leave {}", path.split("assignment_revision=").nth(1).unwrap())); return Some((204, Value::Null)); }
+    let addr = serve(move |method, path, body| {
+        if method == "DELETE" { l.add(format!("leave {}", path.split("assignment_revision=").nth(1).unwrap())); return no_content(); }
         if method == "PUT" {
             assert_eq!(body["offsets"][0]["token"], 5);
-            return Some((200, json!({"results": [{"topic": "orders", "partition": 0, "code": null}]})));
+            return ok(json!({"results": [{"topic": "orders", "partition": 0, "code": null}]}));
         }
         assert_eq!(path, "/v1/groups/my%20group/members/w/heartbeat");
         let revision = body["assignment_revision"].as_u64().unwrap();
         if body["member_epoch"] == 0 { l.add("join"); }
-        if !r.load(Ordering::SeqCst) { return Some((200, answer(10, &[(0, 5), (1, 6)], &[], 5_000))); }
+        if !r.load(Ordering::SeqCst) { return answer(10, &[(0, 5), (1, 6)], &[], 5_000); }
         if revision < 11 {
             l.add("beat while stopping");
-            return Some((200, answer(11, &[(0, 5)], &[1], 5_000)));
+            return answer(11, &[(0, 5)], &[1], 5_000);
         }
         l.add(format!("confirmed {}", body["owned"]));
-        Some((200, answer(11, &[(0, 5)], &[], 5_000)))
-    })).await;
+        answer(11, &[(0, 5)], &[], 5_000)
+    }).await;
     let m = Member::builder(vec![addr], "my group").topics(["orders"]).member_id("w").on_event(hook(&log)).listener(L(log.clone())).spawn().await.unwrap();
     wait_for("grant", || owned(&m).len() == 2).await;
     let (g0, g1) = (m.guard("orders", 0).unwrap(), m.guard("orders", 1).unwrap());
@@ -129,12 +86,12 @@ async fn fences_itself_while_the_server_hangs() {
     let log = Arc::new(Log::default());
     let hang = Arc::new(AtomicBool::new(false));
     let h = hang.clone();
-    let addr = serve(Arc::new(move |_, _, body| {
+    let addr = serve(move |_, _, body| {
         if h.load(Ordering::SeqCst) { return None; }
         let revision = body["assignment_revision"].as_u64().unwrap();
-        if body["member_epoch"] == 0 && revision > 0 { return Some((200, answer(20, &[(0, 21)], &[], 400))); }
-        Some((200, answer(revision.max(10), &[(0, if revision >= 20 { 21 } else { 5 })], &[], 400)))
-    })).await;
+        if body["member_epoch"] == 0 && revision > 0 { return answer(20, &[(0, 21)], &[], 400); }
+        answer(revision.max(10), &[(0, if revision >= 20 { 21 } else { 5 })], &[], 400)
+    }).await;
     let m = Member::builder(vec![addr], "g").topics(["orders"]).on_event(hook(&log)).listener(L(log.clone())).spawn().await.unwrap();
     wait_for("grant", || owned(&m).len() == 1).await;
     let g = m.guard("orders", 0).unwrap();
@@ -154,9 +111,8 @@ async fn fences_itself_while_the_server_hangs() {
 
 #[tokio::test]
 async fn goes_on_with_another_node() {
-    let dead = { let l = TcpListener::bind("127.0.0.1:0").await.unwrap(); l.local_addr().unwrap().to_string() };
-    let busy = serve(Arc::new(|_, _, _| Some((503, json!({"type": "x", "title": "x", "status": 503, "code": "UNAVAILABLE", "detail": "", "action": "", "retriable": true, "retry_after_ms": 20, "limit": null}))))).await;
-    let good = serve(Arc::new(|_, _, _| Some((200, answer(10, &[(0, 5)], &[], 5_000))))).await;
-    let m = Member::builder(vec![dead, busy, good], "g").topics(["orders"]).spawn().await.unwrap();
+    let busy = serve(|_, _, _| problem(503, "UNAVAILABLE")).await;
+    let good = serve(|_, _, _| answer(10, &[(0, 5)], &[], 5_000)).await;
+    let m = Member::builder(vec![dead().await, busy, good], "g").topics(["orders"]).spawn().await.unwrap();
     wait_for("grant", || owned(&m).len() == 1).await;
 }

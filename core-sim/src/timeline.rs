@@ -1,9 +1,15 @@
-//! A story as one picture: partitions down, time across, owners in colour, faults and decisions as marks. One HTML file that needs nothing else:
-//! details are shown by the browser when the mouse is on something.
+//! A story as one picture: partitions down, time across, owners in colour, faults and decisions as marks, and beside it the story in words. One HTML file that needs
+//! nothing else; details are shown by the browser when the mouse is on something.
+//!
+//! Where an invariant was broken, the picture turns to that: the last moments in large, the partition it is about first, and the words that matter for it.
+
+mod chart;
+mod page;
+mod words;
 
 use crate::plan::Ms;
 use baton_invariants::Broken;
-use std::{collections::BTreeMap, fmt::Write};
+use std::{collections::{BTreeMap, BTreeSet}, fmt::Write};
 
 /// A belief: who had a partition, under which token, from when to when.
 #[derive(Clone, Debug)]
@@ -19,10 +25,17 @@ pub struct Timeline {
     open: BTreeMap<(String, String, u64), Ms>,
 }
 
-const LEFT: f64 = 170.0;
-const WIDTH: f64 = 1_400.0;
-const ROW: f64 = 20.0;
-const TOP: f64 = 60.0;
+/// What a page says beside its picture.
+#[derive(Clone, Debug, Default)]
+pub struct About<'a> {
+    pub title: String,
+    /// The command that plays the same story again.
+    pub replay: String,
+    /// The bug that was put back on purpose, in words.
+    pub bug: Option<String>,
+    /// Every line of the story, each with its time (`   120 ms  …` or `  0.120 s  …`). Without it the marks are told.
+    pub story: &'a [String],
+}
 
 impl Timeline {
     /// Who believes what now: (partition, process, token).
@@ -40,75 +53,106 @@ impl Timeline {
     pub fn mark(&mut self, at: Ms, what: String) { self.marks.push((at, what)); }
     /// The story ends here.
     pub fn close(&mut self, now: Ms, broken: Option<&Broken>) {
+        let before = self.spans.len();
         self.look(now, Vec::new());
+        self.spans[before..].iter_mut().for_each(|s| s.end = "the story ended".into());
         self.broken = broken.map(|b| (now, format!("{}: {}", b.invariant, b.what)));
     }
 
     /// The file.
-    pub fn html(&self, title: &str) -> String {
-        let end = self.spans.iter().map(|s| s.to).chain(self.marks.iter().map(|m| m.0)).chain(self.broken.iter().map(|b| b.0)).max().unwrap_or(1).max(1);
-        let x = |t: Ms| LEFT + WIDTH * t.min(end) as f64 / end as f64;
-        let mut rows: BTreeMap<&str, usize> = self.spans.iter().map(|s| (s.row.as_str(), 0)).collect();
-        for (i, n) in rows.values_mut().enumerate() { *n = i; }
-        let height = TOP + ROW * rows.len() as f64 + 30.0;
-        let mut svg = String::new();
-        for step in 0..=10 {
-            let t = end * step / 10;
-            put(&mut svg, format_args!("<line class=grid x1={0:.1} x2={0:.1} y1={1} y2={2}/><text x={0:.1} y={3}>{4:.1} s</text>", x(t), TOP - 6.0, height - 20.0, height - 4.0, t as f64 / 1e3));
+    pub fn html(&self, about: &About) -> String { page::page(self, about) }
+
+    fn end(&self) -> Ms { self.spans.iter().map(|s| s.to).chain(self.marks.iter().map(|m| m.0)).chain(self.broken.iter().map(|b| b.0)).max().unwrap_or(1).max(1) }
+}
+
+/// What the broken invariant is about.
+struct Focus {
+    at: Ms,
+    /// The name of the invariant, and what was seen.
+    invariant: String,
+    what: String,
+    rows: Vec<String>,
+    who: Vec<String>,
+    group: Option<String>,
+}
+
+impl Focus {
+    fn of(t: &Timeline, lines: &[(Ms, String)]) -> Option<Focus> {
+        let (at, text) = t.broken.as_ref()?;
+        let (invariant, what) = text.split_once(": ").unwrap_or(("invariant", text));
+        // The time is said beside it.
+        let what = what.strip_prefix(&format!("at {at} ms ")).unwrap_or(what);
+        let rows: BTreeSet<&String> = t.spans.iter().map(|s| &s.row).collect();
+        let mut what = what.to_string();
+        for r in &rows {
+            // Judges write a place as `(g0, a:2)` too.
+            what = what.replace(&format!("({})", r.replacen(' ', ", ", 1)), r);
         }
-        for (row, i) in &rows {
-            put(&mut svg, format_args!("<text x=4 y={:.1}>{}</text>", TOP + ROW * *i as f64 + 13.0, escape(row)));
-        }
-        for s in &self.spans {
-            let (y, w) = (TOP + ROW * rows[s.row.as_str()] as f64, (x(s.to) - x(s.from)).max(1.5));
-            let tip = format!("{} has {} under token {}\n{} ms to {} ms ({} ms), then {}", s.who, s.row, s.token, s.from, s.to, s.to - s.from, s.end);
-            put(&mut svg, format_args!("<rect x={:.1} y={y} width={w:.1} height={} fill='{}'><title>{}</title></rect>", x(s.from), ROW - 4.0, colour(&s.who), escape(&tip)));
-        }
-        for (i, (at, what)) in self.marks.iter().enumerate() {
-            let y = 8.0 + (i % 5) as f64 * 9.0;
-            put(&mut svg, format_args!("<g class=mark><line x1={0:.1} x2={0:.1} y1={y} y2={1}/><circle cx={0:.1} cy={y} r=4 /><title>{at} ms: {2}</title></g>", x(*at), height - 20.0, escape(what)));
-        }
-        if let Some((at, what)) = &self.broken {
-            put(&mut svg, format_args!("<g class=broken><line x1={0:.1} x2={0:.1} y1=0 y2={1}/><title>{at} ms: {2}</title></g>", x(*at), height - 20.0, escape(what)));
-        }
-        let verdict = self.broken.as_ref().map_or("No invariant was broken.".to_string(), |(at, what)| format!("Broken at {at} ms: {what}"));
-        let mut list = String::new();
-        for (at, what) in &self.marks { put(&mut list, format_args!("<li>{at} ms: {}</li>", escape(what))); }
-        format!(
-            "<!doctype html><html lang=en><meta charset=utf-8><title>{0}</title><style>body{{font:13px sans-serif;margin:12px}}svg text{{font-size:11px}}.grid{{stroke:#ddd}}\
-             .mark line{{stroke:#0002}}.mark circle{{fill:#444}}.mark:hover line{{stroke:#000}}.mark:hover circle{{fill:#d60}}.broken line{{stroke:#d00;stroke-width:3}}rect:hover{{stroke:#000}}\
-             ol{{columns:2;font-size:11px}}</style><h1>{0}</h1><p>{1}</p><p>Partitions down, time across, one colour for each owner; dots are faults and decisions. Point at anything for details.</p>\
-             <svg width={2} height={height}>{svg}</svg><ol>{list}</ol></html>\n",
-            escape(title), escape(&verdict), LEFT + WIDTH + 20.0
-        )
+        let what = what.as_str();
+        let rows: Vec<String> = rows.into_iter().filter(|r| words::names(what, r)).cloned().collect();
+        let group = rows.first().and_then(|r| r.split_once(' ')).map(|(g, _)| g.to_string());
+        Some(Focus { at: *at, invariant: invariant.into(), what: what.into(), who: concerned(t, lines, what, &rows, group.as_deref(), *at), rows, group })
     }
+    /// Where the last moments begin: when the latest of those concerned had just come, at least 1.5 s and at most 6 s before.
+    fn from(&self, t: &Timeline, lines: &[(Ms, String)]) -> Ms {
+        let first = |w: &String| lines.iter().find(|(_, l)| words::names(l, w)).map(|l| l.0).or_else(|| t.spans.iter().filter(|s| s.who == *w).map(|s| s.from).min());
+        let latest = self.who.iter().filter_map(first).max().unwrap_or(0);
+        self.at.saturating_sub(((self.at.saturating_sub(latest)) * 5 / 4).clamp(1_500, 6_000))
+    }
+}
+
+/// Who a broken invariant is about: by full names; or by the ids of the group's members; or whoever has the partition then, or has just had it.
+fn concerned(t: &Timeline, lines: &[(Ms, String)], what: &str, rows: &[String], group: Option<&str>, at: Ms) -> Vec<String> {
+    let mut everybody: Vec<&str> = t.spans.iter().map(|s| s.who.as_str()).collect();
+    everybody.extend(lines.iter().filter_map(|(_, l)| l.strip_suffix(')').map_or(Some(l.as_str()), |l| l.split_once(" (").map(|x| x.0))?.strip_suffix(" starts")));
+    let unique = |who: Vec<&str>| who.into_iter().collect::<BTreeSet<_>>().into_iter().map(String::from).collect::<Vec<_>>();
+    let named = unique(everybody.iter().copied().filter(|w| words::names(what, w)).collect());
+    if !named.is_empty() {
+        return named;
+    }
+    // Of several processes under one id the one that was last heard of; one that has only just started does not count as heard of.
+    let heard = |who: &str| lines.iter().rposition(|(_, l)| words::names(l, who) && !l.contains(" starts"));
+    let mut by_id: BTreeMap<&str, (Option<usize>, &str)> = BTreeMap::new();
+    for who in everybody.iter().filter(|w| group.is_none_or(|g| w.starts_with(g)) && words::names(what, words::short(w))) {
+        let found = (heard(who), *who);
+        let best = by_id.entry(words::short(who)).or_insert(found);
+        *best = found.max(*best);
+    }
+    if !by_id.is_empty() {
+        return unique(by_id.into_values().map(|(_, who)| who).collect());
+    }
+    unique(t.spans.iter().filter(|s| rows.contains(&s.row) && s.from <= at && s.to + 1_000 >= at).map(|s| s.who.as_str()).collect())
+}
+
+/// One colour for each owner: those concerned first, in colours that are far apart.
+struct Colours(BTreeMap<String, &'static str>);
+const NEAR: [&str; 4] = ["#1f6fd6", "#f08c00", "#0a9b6b", "#8a4fd0"];
+const FAR: [&str; 8] = ["#9ec3ea", "#b9d9a8", "#d9c7f0", "#c9ced6", "#a9dcd6", "#efd9a0", "#e4bcd3", "#bfc6a4"];
+impl Colours {
+    fn of(t: &Timeline, focus: Option<&Focus>) -> Colours {
+        let mut out = BTreeMap::new();
+        for (who, colour) in focus.iter().flat_map(|f| &f.who).zip(NEAR) {
+            out.insert(who.clone(), colour);
+        }
+        let mut far = FAR.iter().cycle();
+        for s in &t.spans {
+            if !out.contains_key(&s.who)
+                && let Some(colour) = far.next()
+            {
+                out.insert(s.who.clone(), colour);
+            }
+        }
+        Colours(out)
+    }
+    fn get(&self, who: &str) -> &'static str { self.0.get(who).copied().unwrap_or("#c9ced6") }
 }
 
 fn put(out: &mut String, what: std::fmt::Arguments) {
     // Writing into a String does not fail.
     let _ = out.write_fmt(what);
 }
-/// The same owner, the same colour.
-fn colour(who: &str) -> String {
-    let h = who.bytes().fold(0xcbf2_9ce4_8422_2325u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3));
-    format!("hsl({} {}% {}%)", h % 360, 55 + h / 360 % 30, 45 + h / 11_000 % 25)
-}
-fn escape(text: &str) -> String { text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('\'', "&#39;") }
+fn escape(text: &str) -> String { text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;").replace('\'', "&#39;") }
+fn seconds(ms: Ms) -> String { format!("{}.{:03}", ms / 1_000, ms % 1_000) }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_belief_becomes_a_span_and_text_is_escaped() {
-        let mut t = Timeline::default();
-        t.look(10, vec![("g <a>:0".into(), "m1".into(), 7)]);
-        t.look(20, vec![("g <a>:0".into(), "m1".into(), 7), ("g <a>:0".into(), "m2".into(), 8)]);
-        t.mark(15, "leader 1 dies".into());
-        t.close(30, Some(&Broken { invariant: "one-believer", what: "m1 & m2".into() }));
-        let spans: Vec<(&str, u64, Ms, Ms)> = t.spans.iter().map(|s| (s.who.as_str(), s.token, s.from, s.to)).collect();
-        assert_eq!(spans, [("m1", 7, 10, 30), ("m2", 8, 20, 30)]);
-        let html = t.html("seed 1");
-        assert!(html.contains("g &lt;a&gt;:0") && html.contains("m1 &amp; m2") && html.contains("leader 1 dies") && !html.contains("http"), "{html}");
-    }
-}
+mod tests;

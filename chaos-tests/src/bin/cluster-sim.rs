@@ -23,7 +23,7 @@ mod cli {
     use anyhow::{Context, Result, bail};
     use baton_chaos_tests::{
         cluster::{BATCH, BUGS, KINDS, Outcome, Plan, play_plan, run, soak},
-        core_sim::plan::Fired,
+        core_sim::{plan::Fired, timeline::About},
     };
     use std::time::Instant;
 
@@ -50,9 +50,12 @@ mod cli {
         let with = if bug > 0 { format!(" --bug {bug}") } else { String::new() };
         Some(format!("seed {}: {} at {at} ms: {}\n  replay: cargo xtask sim cluster replay {}{with}", o.seed, why.invariant, why.what, o.seed))
     }
-    fn picture(o: &Outcome, file: Option<&String>) -> Result<()> {
+    fn picture(o: &Outcome, bug: u8, file: Option<&String>) -> Result<()> {
         let Some(file) = file else { return Ok(()) };
-        std::fs::write(file, o.timeline.html(&format!("Simulated cluster, seed {}", o.seed))).with_context(|| format!("{file} cannot be written"))?;
+        let what = BUGS.iter().find(|b| b.number == bug).map(|b| b.what.to_string());
+        let replay = format!("cargo xtask sim cluster replay {}{}", o.seed, if bug > 0 { format!(" --bug {bug}") } else { String::new() });
+        let about = About { title: format!("Simulated cluster, seed {}", o.seed), replay, bug: what, story: &o.story };
+        std::fs::write(file, o.timeline.html(&about)).with_context(|| format!("{file} cannot be written"))?;
         println!("  the story as a picture: {file}");
         Ok(())
     }
@@ -65,7 +68,7 @@ mod cli {
             simulated += o.simulated_ms;
             if let Some(text) = told(&o, bug) {
                 println!("{text}");
-                if failed.is_empty() { picture(&o, html.as_ref())?; }
+                if failed.is_empty() { picture(&o, bug, html.as_ref())?; }
                 failed.push(seed);
             }
         }
@@ -85,7 +88,7 @@ mod cli {
         println!("seed {seed}: {:#?}", o.plan);
         for line in &o.story { println!("{line}"); }
         println!("digest {:016x}, {} events, {:?}", o.digest, o.events, o.work);
-        picture(&o, html.as_ref())?;
+        picture(&o, bug, html.as_ref())?;
         let Some(text) = told(&o, bug) else {
             println!("no invariant was broken");
             return Ok(());

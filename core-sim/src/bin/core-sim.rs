@@ -1,7 +1,7 @@
 //! Runs stories: `run --seeds A..B`, `replay SEED [--bug N] [--html FILE]`, `mutants [--seeds N]`.
 
 use anyhow::{Context, Result, bail};
-use baton_core_sim::{bugs, plan::{BATCH, Fired, KINDS}, run};
+use baton_core_sim::{bugs, plan::{BATCH, Fired, KINDS}, run, timeline::About};
 
 fn main() -> Result<()> {
     std::panic::set_hook(Box::new(|_| {}));
@@ -26,7 +26,7 @@ fn stories(a: u64, b: u64, bug: u8) -> Result<()> {
         fired.add(&o.fired);
         slowest = slowest.max(o.settled_after);
         if let Some((at, why)) = o.broken {
-            println!("seed {seed}: {} at {at} ms: {}\n  replay: core-sim replay {seed}{}", why.invariant, why.what, if bug > 0 { format!(" --bug {bug}") } else { String::new() });
+            println!("seed {seed}: {} at {at} ms: {}\n  replay: cargo xtask sim replay {seed}{}", why.invariant, why.what, if bug > 0 { format!(" --bug {bug}") } else { String::new() });
             failed.push(seed);
         }
     }
@@ -58,7 +58,10 @@ fn replay(seed: u64, bug: u8, html: Option<String>) -> Result<()> {
     }
     println!("trace {:016x}", o.trace);
     if let Some(file) = html {
-        std::fs::write(&file, o.timeline.html(&format!("Core simulation, seed {seed}"))).with_context(|| format!("{file} cannot be written"))?;
+        let what = bugs().find(|b| b.number == bug).map(|b| b.what.to_string());
+        let replay = format!("cargo xtask sim replay {seed}{}", if bug > 0 { format!(" --bug {bug}") } else { String::new() });
+        let about = About { title: format!("Core simulation, seed {seed}"), replay, bug: what, story: &o.story };
+        std::fs::write(&file, o.timeline.html(&about)).with_context(|| format!("{file} cannot be written"))?;
         println!("the story as a picture: {file}");
     }
     match o.broken {
