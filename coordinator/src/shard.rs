@@ -479,8 +479,9 @@ impl Shard {
         }
         l.queue = later;
         let tick = l.tick && l.in_flight.is_none();
-        if let Some((entry, in_flight)) = drain.close(l.node, l.term, self.state.sequence, tick) {
+        if let Some((entry, mut in_flight)) = drain.close(l.node, l.term, self.state.sequence, tick) {
             l.tick = false;
+            soft::answer_too_early(&mut self.out, &mut in_flight.replies);
             self.stats.proposals += 1;
             l.in_flight = Some(in_flight);
             self.out.push_back(Action::Propose(entry));

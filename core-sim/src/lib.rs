@@ -18,14 +18,14 @@ pub use world::{Outcome, run};
 pub struct SeededBug { pub number: u8, pub what: &'static str, pub caught_by: &'static [&'static str] }
 
 /// The bugs this simulation must find.
-pub const BUGS: [SeededBug; 24] = [
+pub const BUGS: [SeededBug; 26] = [
     SeededBug { number: 1, what: "a pending partition given back clears the owner map", caught_by: &["one-owner", "one-believer", "replay"] },
     SeededBug { number: 2, what: "assign before the revocation is confirmed", caught_by: &["one-owner", "one-believer"] },
     SeededBug { number: 3, what: "null owned set taken as \"owns nothing\"", caught_by: &["one-believer", "fencing"] },
     SeededBug { number: 4, what: "confirmation taken from an older or duplicated heartbeat", caught_by: &["one-believer", "fencing"] },
     SeededBug { number: 5, what: "session timer not re-armed after failover", caught_by: &["live"] },
     SeededBug { number: 6, what: "session re-armed with the old deadline", caught_by: &["timers", "one-believer"] },
-    SeededBug { number: 7, what: "leader answers after losing its lease", caught_by: &["timers", "one-believer", "fencing", "answers-committed"] },
+    SeededBug { number: 7, what: "leader answers after losing its lease", caught_by: &["timers", "one-believer", "fencing", "answers-committed", "linearizable"] },
     SeededBug { number: 8, what: "committed offset read from a follower", caught_by: &["linearizable"] },
     SeededBug { number: 9, what: "commit under an earlier token of the member accepted", caught_by: &["durable"] },
     SeededBug { number: 10, what: "commit for a partition just handed on accepted", caught_by: &["durable"] },
@@ -36,12 +36,14 @@ pub const BUGS: [SeededBug; 24] = [
     SeededBug { number: 18, what: "target of a superseded epoch overwrites a newer one", caught_by: &["complete"] },
     SeededBug { number: 19, what: "a retry with the previous epoch is fenced", caught_by: &["epochs"] },
     SeededBug { number: 20, what: "a topic made again under its name keeps old offsets and owners", caught_by: &["durable"] },
-    SeededBug { number: 26, what: "a refusal answered without a lease", caught_by: &["answers-committed"] },
+    SeededBug { number: 26, what: "a refusal answered without a lease", caught_by: &["answers-committed", "linearizable"] },
     SeededBug { number: 21, what: "heartbeat answered while a batch of its group is in flight", caught_by: &["answers-committed", "one-believer"] },
     SeededBug { number: 22, what: "a second incarnation accepted beside a live one", caught_by: &["one-believer", "fencing"] },
     SeededBug { number: 23, what: "a duplicated join frees pending partitions", caught_by: &["one-believer", "fencing"] },
     SeededBug { number: 24, what: "session taken from configuration at failover", caught_by: &["timers", "one-believer"] },
     SeededBug { number: 28, what: "a lapsed leader does not re-arm", caught_by: &["timers"] },
+    SeededBug { number: 50, what: "a new leader answers a fetch before it has applied everything", caught_by: &["linearizable"] },
+    SeededBug { number: 51, what: "a commit acknowledged when it is proposed", caught_by: &["durable", "linearizable"] },
     SeededBug { number: 27, what: "the client applies an older answer", caught_by: &["one-believer", "fencing"] },
 ];
 /// A hold dropped by group deletion: found too, but only by stories that delete groups.

@@ -68,7 +68,7 @@ impl Plan {
 }
 
 /// Everything that must happen in a batch of stories: a fault that never fires proves nothing.
-pub const KINDS: [&str; 37] = [
+pub const KINDS: [&str; 42] = [
     "administrator removes a member", "answers withheld: no lease", "commits", "copies",
     "elections", "expired", "fetches", "follower crashed",
     "group emptied and deleted", "heartbeat during its own removal", "lapses", "leader crashed",
@@ -78,7 +78,8 @@ pub const KINDS: [&str; 37] = [
     "member leaves", "member paused", "old heartbeat after a revocation", "rebalance timeout",
     "second process under one id", "session changed", "snapshot of another node installed", "subscription changed",
     "topic deleted", "topic grown", "topic made again at once", "writes",
-    "zombie writes refused by a sink",
+    "zombie writes refused by a sink", "offsets set by an administrator", "offsets deleted by an administrator", "group of an administrator deleted", "everything fetched after an election",
+    "follower falls behind",
 ];
 /// So many stories make a batch.
 pub const BATCH: u64 = 200;

@@ -2,10 +2,15 @@
 
 mod faults;
 mod shell;
+mod tools;
 
 use crate::{member::*, plan::*, replicas::Replicas, rng::Rng, timeline::Timeline};
 use baton_coordinator::{command::*, ids::*, metadata::*, seeded};
-use baton_invariants::{Broken, Place, Verdict, answers, broken, state::{self, Judge, complete}, timers};
+use baton_invariants::{
+    Broken, Place, Verdict, answers, broken,
+    linear::{History, Report, history::CallId, monotone::{Floor, Monotone}, offsets::{self, Offsets}},
+    state::{self, Judge, complete}, timers,
+};
 use std::{
     collections::{BTreeMap, BTreeSet},
     panic::{AssertUnwindSafe, catch_unwind},
@@ -28,6 +33,8 @@ pub struct Outcome {
     /// How often the branch of the seeded bug that is on was reached.
     pub reached: u64,
     pub settled_after: Ms,
+    /// What the check of the order of commits, fetches and admin calls looked at.
+    pub order: Report,
 }
 
 enum Ev {
@@ -50,8 +57,10 @@ struct Call {
     group: GroupId,
     command: Command,
     deletions: u64,
-    /// A fetch: of which partition, and what had been acknowledged when it was asked.
-    asked: Option<(Place, Option<i64>)>,
+    /// In the histories of the partitions it is about, once it has arrived.
+    noted: Vec<(Partition, CallId)>,
+    /// What its member had been told when it arrived.
+    told: Floor<(u64, Epoch)>,
     /// The committed membership when it arrived, if it is a heartbeat's.
     member_at: Option<AssignmentRevision>,
 }
@@ -69,6 +78,14 @@ pub struct World {
     next: u64,
     calls: Vec<Call>,
     judge: Judge,
+    /// Commits, fetches and admin calls, as they came in and were answered at the nodes' doors: each in an order that grows with every event.
+    order: History<Place, Offsets>,
+    looked: Report,
+    stamp: u64,
+    /// (assignment revision, epoch) that each member was told last.
+    told: Monotone<(GroupId, MemberId, Incarnation), (u64, Epoch)>,
+    /// Draws what administrators do: apart, so that the stories of members stay what they are.
+    tools: Rng,
     fired: Fired,
     story: Option<Vec<String>>,
     timeline: Timeline,
@@ -96,7 +113,7 @@ pub fn run(seed: u64, bug: u8, tell: bool) -> Outcome {
     seeded::set(0);
     let settled_after = w.now.saturating_sub(CHAOS);
     w.timeline.close(w.now, result.as_ref().err());
-    Outcome { seed, timeline: w.timeline, plan: w.plan, broken: result.err().map(|b| (w.now, b)), fired: w.fired, trace: w.trace, story: w.story.unwrap_or_default(), reached, settled_after }
+    Outcome { seed, timeline: w.timeline, plan: w.plan, broken: result.err().map(|b| (w.now, b)), fired: w.fired, trace: w.trace, story: w.story.unwrap_or_default(), reached, settled_after, order: w.looked }
 }
 
 impl World {
@@ -107,7 +124,7 @@ impl World {
         let groups = (0..plan.groups).map(|g| GroupId::from(format!("g{g}").as_str())).collect();
         let mut w = World {
             r, plan, now: 0, replicas, processes: Vec::new(), groups, meta: Metadata::default(), queue: BTreeMap::new(), next: 0, calls: Vec::new(), judge: Judge::bounded(crate::replicas::limits().history_max),
-            fired: Fired::default(), story: tell.then(Vec::new), timeline: Timeline::default(), trace: 0, accepted: BTreeMap::new(), proposed: BTreeMap::new(), offsets: BTreeMap::new(), incarnations: 0, wrong: None,
+            order: History::default(), looked: Report::default(), stamp: 0, told: Monotone::default(), tools: Rng(seed ^ 0x7001), fired: Fired::default(), story: tell.then(Vec::new), timeline: Timeline::default(), trace: 0, accepted: BTreeMap::new(), proposed: BTreeMap::new(), offsets: BTreeMap::new(), incarnations: 0, wrong: None,
         };
         for t in ["a", "b"] {
             let partitions = w.plan.partitions;
@@ -150,7 +167,9 @@ impl World {
             } else if self.now == CHAOS {
                 self.grow_calm();
             }
+            let term = self.replicas.term;
             self.replicas.step(self.now, &mut self.r, calm, &mut self.judge, &mut self.fired)?;
+            if self.replicas.term != term { self.fetch_everything() }
             for i in 0..self.processes.len() {
                 let p = &mut self.processes[i];
                 if p.alive() && self.now >= p.paused && p.step(self.now) {
@@ -182,7 +201,9 @@ impl World {
                 }
                 let level = self.replicas.nodes.iter().all(|n| n.applied == self.replicas.log.len());
                 if settled >= 3 && level {
-                    return Ok(());
+                    let (looked, verdict) = self.order.check();
+                    self.looked = looked;
+                    return verdict;
                 }
             }
         }
@@ -264,12 +285,12 @@ impl World {
         let group = p.map_or_else(|| self.groups[0].clone(), |p| p.group.clone());
         let deletions = self.judge.deletions.get(&group).copied().unwrap_or_default();
         let (life, sent) = p.map_or((0, 0), |p| (p.life, p.clock.at(self.now)));
-        self.calls.push(Call { process, life, sent, arrived: 0, copy: false, group, command, deletions, asked: None, member_at: None });
+        self.calls.push(Call { process, life, sent, arrived: 0, copy: false, group, command, deletions, noted: Vec::new(), told: Floor::default(), member_at: None });
         self.calls.len() - 1
     }
     fn copy(&mut self, call: usize) -> usize {
         let c = &self.calls[call];
-        let copy = Call { process: c.process, life: c.life, sent: c.sent, arrived: 0, copy: true, group: c.group.clone(), command: c.command.clone(), deletions: c.deletions, asked: c.asked.clone(), member_at: None };
+        let copy = Call { process: c.process, life: c.life, sent: c.sent, arrived: 0, copy: true, group: c.group.clone(), command: c.command.clone(), deletions: c.deletions, noted: Vec::new(), told: Floor::default(), member_at: None };
         self.calls.push(copy);
         self.calls.len() - 1
     }
@@ -342,9 +363,7 @@ impl World {
             self.fired.hit(if accepted { "writes" } else { "zombie writes refused by a sink" });
             if !self.calm() && self.r.ppm(self.plan.commits * 5) {
                 self.fired.hit("fetches");
-                let asked = Some((place.clone(), self.judge.acked(&place)));
                 let call = self.call(Some(i), Command::FetchOffsets { topic: Some(q.topic.clone()), partition: Some(q.partition) });
-                self.calls[call].asked = asked;
                 self.post(call, None);
             }
             let p = &mut self.processes[i];

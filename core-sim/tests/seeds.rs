@@ -21,6 +21,21 @@ fn every_fault_happens_in_a_batch() {
     assert!(silent.is_empty(), "these never happened: {silent:?}");
 }
 
+/// The check of the order of calls sees enough calls, and knows of all of them.
+#[test]
+fn the_order_of_calls_is_decided() {
+    let mut order = baton_invariants::linear::Report::default();
+    (0..100).for_each(|seed| order += run(seed, 0, false).order);
+    assert!(order.undecided.is_empty() && order.calls > 10_000, "{order}");
+}
+
+/// A net names only invariants that it says it checks.
+#[test]
+fn bugs_are_caught_by_what_this_net_checks() {
+    let checks = baton_invariants::names::Net::Core.checks();
+    for bug in bugs() { assert!(bug.caught_by.iter().all(|i| checks.contains(i)), "bug {}: {:?}", bug.number, bug.caught_by); }
+}
+
 #[test]
 fn three_hundred_stories_break_nothing() {
     let broken = first_broken(0..300, 0);

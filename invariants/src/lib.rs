@@ -3,12 +3,13 @@
 //!
 //! `names` lists the invariants and says which net checks which; `state` judges applied state and records, `answers` what a member is told, `timers`
 //! when something fires, `leaders` who leads and holds a lease, `belief` what members believed, `sink` the tokens that outside effects carry, `durable`
-//! what was acknowledged; `records` judges a run of real processes as a whole. The judges look at what happened; never at how it came about, and they never mend.
+//! what was acknowledged, `linear` whether the calls to offsets and topics have an order; `records` judges a run of real processes as a whole. The judges look at what happened; never at how it came about, and they never mend.
 
 pub mod answers;
 pub mod belief;
 pub mod durable;
 pub mod leaders;
+pub mod linear;
 pub mod names;
 pub mod records;
 pub mod sink;

@@ -239,6 +239,12 @@ fn count(stats: &mut ShardStats, c: &Command) {
     }
 }
 
+/// Seeded bug 51: commits are acknowledged when they are proposed.
+pub(super) fn answer_too_early(out: &mut VecDeque<Action>, replies: &mut Vec<Answer>) {
+    let early = |a: &Answer| matches!(a.result, Ok(Response::Committed(_))) && seeded::on(51);
+    for a in replies.extract_if(.., |a| early(a)) { out.push_back(Action::Reply { ticket: a.ticket, result: a.result }); }
+}
+
 /// Gives an answer, or holds a heartbeat that has nothing new to learn and said it would wait.
 pub(super) fn answer(l: &mut Leading, out: &mut VecDeque<Action>, a: Answer) {
     let Answer { ticket, group, command, arrived, result } = a;

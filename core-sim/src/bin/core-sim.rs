@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result, bail};
 use baton_core_sim::{bugs, plan::{BATCH, Fired, KINDS}, run, timeline::About};
+use baton_invariants::{linear::Report, names::Net};
 
 fn main() -> Result<()> {
     std::panic::set_hook(Box::new(|_| {}));
@@ -20,10 +21,11 @@ fn main() -> Result<()> {
 }
 
 fn stories(a: u64, b: u64, bug: u8) -> Result<()> {
-    let (mut fired, mut failed, mut slowest) = (Fired::default(), Vec::new(), 0);
+    let (mut fired, mut failed, mut slowest, mut order) = (Fired::default(), Vec::new(), 0, Report::default());
     for seed in a..b {
         let o = run(seed, bug, false);
         fired.add(&o.fired);
+        order += o.order;
         slowest = slowest.max(o.settled_after);
         if let Some((at, why)) = o.broken {
             println!("seed {seed}: {} at {at} ms: {}\n  replay: cargo xtask sim replay {seed}{}", why.invariant, why.what, if bug > 0 { format!(" --bug {bug}") } else { String::new() });
@@ -41,6 +43,8 @@ fn stories(a: u64, b: u64, bug: u8) -> Result<()> {
     if !silent.is_empty() && b - a >= BATCH && bug == 0 {
         bail!("a fault that never happens proves nothing: {silent:?}");
     }
+    println!("invariants checked: {}", Net::Core.checks().join(", "));
+    println!("order of commits, fetches and admin calls: {order}");
     println!("slowest story was settled {slowest} ms after the faults ended");
     if failed.is_empty() {
         println!("{} stories, none broke an invariant", b - a);

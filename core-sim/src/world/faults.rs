@@ -9,6 +9,7 @@ impl World {
         if self.meta.apply(&c).is_err() {
             return;
         }
+        if let MetaCommand::DeleteTopic { name } = &c { self.topic_goes(name.clone()) }
         self.tell(|w| format!("meta revision {}: {c:?}", w.meta.revision));
         let image = Arc::new(self.meta.clone());
         self.replicas.image = image.clone();
@@ -61,6 +62,7 @@ impl World {
         self.node_faults();
         self.member_faults();
         self.admin_faults();
+        self.tool_faults();
         Ok(())
     }
 

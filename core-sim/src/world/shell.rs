@@ -14,7 +14,8 @@ impl World {
             return self.at(later, Ev::Request { node, call });
         }
         if self.replicas.nodes[n].shard.leading().is_none() {
-            if let (Command::FetchOffsets { .. }, true) = (&self.calls[call].command, seeded::on(8)) {
+            let elected = self.replicas.leader == Some(n);
+            if matches!(self.calls[call].command, Command::FetchOffsets { .. }) && (seeded::on(8) || (elected && seeded::on(50))) {
                 return self.read_applied(n, call);
             }
             return self.refuse(call);
@@ -23,6 +24,8 @@ impl World {
         let clocks = self.replicas.clocks(n, self.now);
         let c = &mut self.calls[call];
         (c.arrived, c.member_at) = (self.now, member_at);
+        self.note_call(call);
+        let c = &self.calls[call];
         let request = Request { group: c.group.clone(), command: c.command.clone(), budget_ms: Some(5_000), min_meta_revision: 0 };
         self.replicas.nodes[n].shard.handle(Ticket(call as u64), request, clocks);
         self.mark(call as u64);
@@ -42,15 +45,13 @@ impl World {
         let Command::Heartbeat(h) = &c.command else { return None };
         self.replicas.newest().shard.group(&c.group)?.members.get(&h.member).filter(|m| m.incarnation == h.incarnation).map(|m| m.joined_at)
     }
-    /// Seeded bug 8: a node that does not lead reads from what it has applied.
+    /// Seeded bugs 8 and 50: a node that does not lead, or not yet, reads from what it has applied.
     fn read_applied(&mut self, n: usize, call: usize) {
+        self.note_call(call);
         let c = &self.calls[call];
-        let Some((place, asked)) = &c.asked else { return };
-        let found = self.replicas.nodes[n].shard.group(&c.group).and_then(|g| g.offsets.get(&place.1)).map(|o| o.offset);
-        let current = self.judge.deletions.get(&c.group).copied().unwrap_or_default() == c.deletions;
-        if current && let Err(b) = self.judge.fetched(place, *asked, found) {
-            self.wrong.get_or_insert(b);
-        }
+        let offsets = self.replicas.nodes[n].shard.group(&c.group).into_iter().flat_map(|g| &g.offsets).filter(|(p, _)| c.noted.iter().any(|(q, _)| q == *p));
+        let found = offsets.map(|(p, o)| OffsetView { partition: p.clone(), offset: o.offset, metadata: o.metadata.clone(), leader_epoch: o.leader_epoch, committed_at_ms: o.committed_at_ms }).collect();
+        self.note_answer(call, &Ok(Response::Offsets(found)));
     }
     fn refuse(&mut self, call: usize) {
         let result = Err(GroupError::Unavailable { reason: "not the leader".into() });
@@ -82,19 +83,14 @@ impl World {
         match (&c.command, &result) {
             (Command::Heartbeat(h), Ok(Response::Heartbeat(v))) => {
                 self.judge.answered(&c.group, v)?;
+                let who = (c.group.clone(), h.member.clone(), h.incarnation);
+                self.told.answered(&who, &c.told, (v.assignment_revision.0, v.member_epoch))?;
                 let last = self.accepted.entry((c.group.clone(), h.member.clone(), h.incarnation)).or_default();
                 *last = (*last).max(c.arrived);
             }
             (Command::Heartbeat(h), Err(why)) => {
                 let committed = self.replicas.newest().shard.group(&c.group).and_then(|g| g.members.get(&h.member)).filter(|m| m.incarnation == h.incarnation);
                 answers::refused(&c.group, h, why, committed, c.member_at.is_some() && c.member_at == self.membership(call))?;
-            }
-            (Command::FetchOffsets { .. }, Ok(Response::Offsets(found))) => {
-                if let Some((place, asked)) = &c.asked
-                    && self.judge.deletions.get(&c.group).copied().unwrap_or_default() == c.deletions
-                {
-                    self.judge.fetched(place, *asked, found.first().map(|o| o.offset))?;
-                }
             }
             (Command::Commit(asked), Ok(Response::Committed(results))) => {
                 let current = self.judge.deletions.get(&c.group).copied().unwrap_or_default() == c.deletions;
@@ -108,6 +104,7 @@ impl World {
             }
             _ => {}
         }
+        self.note_answer(call, &result);
         self.mark(call as u64 ^ 0xa5);
         self.deliver(call, result);
         Ok(())
