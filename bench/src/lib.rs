@@ -6,7 +6,7 @@ pub mod memory;
 
 use baton_coordinator::{
     assign::{
-        Assignor, EXTENDED, Input, SERVER,
+        Assignor, Input, SERVER,
         preferences::{Loads, Zones},
         spec::{NOBODY, Spec},
     },
@@ -112,7 +112,7 @@ pub fn input(size: Size, subscriptions: Subscriptions) -> Input {
 }
 
 /// All assignors of the coordinator.
-pub fn assignors() -> impl Iterator<Item = &'static dyn Assignor> { SERVER.into_iter().chain(EXTENDED) }
+pub fn assignors() -> impl Iterator<Item = &'static dyn Assignor> { SERVER.into_iter() }
 
 /// Each member takes each topic with a chance of one in `one_in`.
 fn random(topics: u32, members: u32, one_in: u64) -> Vec<Vec<u32>> {

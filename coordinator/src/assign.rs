@@ -16,7 +16,7 @@ mod subscribers;
 pub mod uniform;
 pub mod weighted;
 
-use crate::{ids::*, metadata::TopicFacts, state::Group};
+use crate::{ids::*, metadata::{Metadata, TopicFacts}, state::Group};
 use spec::{Owners, Spec};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -34,12 +34,10 @@ pub trait Assignor: Sync {
     fn assign(&self, group: &Spec) -> Owners;
 }
 
-/// The assignors that members can ask for, Kafka's; the first is the default.
-pub const SERVER: [&dyn Assignor; 2] = [&uniform::Uniform, &range::Range];
+/// The assignors that members can ask for; the first is the default. The first two are Kafka's.
+pub const SERVER: [&dyn Assignor; 4] = [&uniform::Uniform, &range::Range, &rack_aware::RackAware, &weighted::Weighted];
 /// Their names.
-pub const ASSIGNORS: [&str; 2] = ["uniform", "range"];
-/// Assignors that need more than topics tell today: zones, weights and capacities. `assign` knows them; members cannot ask for them yet.
-pub const EXTENDED: [&dyn Assignor; 2] = [&rack_aware::RackAware, &weighted::Weighted];
+pub const ASSIGNORS: [&str; 4] = ["uniform", "range", "rack-aware", "weighted"];
 
 /// What an assignor sees, by name.
 #[derive(Clone, Debug, Default)]
@@ -68,9 +66,15 @@ pub struct Input {
     pub mixed: bool,
 }
 impl Input {
-    /// The input that a group gives.
-    pub fn of(g: &Group, topics: &BTreeMap<TopicName, TopicFacts>) -> Self {
+    /// The input that a group gives, with what the image tells of the partitions beyond their number.
+    pub fn of(g: &Group, topics: &BTreeMap<TopicName, TopicFacts>, image: &Metadata) -> Self {
+        let layouts = || image.layouts.iter().filter_map(|(t, l)| Some((t, l, usize::try_from(topics.get(t)?.partitions).unwrap_or(0))));
+        let partition = |t: &TopicName, p: usize| Partition::new(t.clone(), p as i32);
         Self {
+            zones: layouts().flat_map(|(t, l, n)| l.zones.iter().take(n).enumerate().map(move |(p, z)| (partition(t, p), z.clone()))).collect(),
+            weights: layouts().flat_map(|(t, l, n)| l.weights.iter().take(n).enumerate().map(move |(p, w)| (partition(t, p), *w))).collect(),
+            capacities: g.members.iter().filter_map(|(id, m)| Some((id.clone(), m.capacity?))).collect(),
+            moves_max: usize::try_from(g.config.moves_max).ok().filter(|n| *n > 0),
             subscriptions: g.members.iter().map(|(id, m)| (id.clone(), g.subscription_of(m))).collect(),
             topics: topics.iter().map(|(t, f)| (t.clone(), f.partitions)).collect(),
             ids: topics.iter().map(|(t, f)| (t.clone(), f.id)).collect(),
@@ -78,7 +82,6 @@ impl Input {
             mixed: !g.said.is_empty() && (g.members.values().any(|m| !m.subscribed.is_empty()) || g.said.values().next() != Some(&(g.members.len() as u64))),
             instances: g.members.iter().filter_map(|(id, m)| Some((id.clone(), m.instance_id.clone()?))).collect(),
             racks: g.members.iter().filter_map(|(id, m)| Some((id.clone(), m.rack.clone()?))).collect(),
-            ..Self::default()
         }
     }
 }
@@ -91,7 +94,7 @@ fn sticky(g: &Group) -> Assignment {
 
 /// Runs the assignor `name`. Unknown names are refused where they enter; should one get here, it means the default.
 pub fn assign(name: &str, input: &Input) -> Assignment {
-    let assignor = SERVER.iter().chain(&EXTENDED).find(|a| a.name() == name).unwrap_or(&SERVER[0]);
+    let assignor = SERVER.iter().find(|a| a.name() == name).unwrap_or(&SERVER[0]);
     edge::named(input, &assignor.assign(&edge::spec(input)))
 }
 

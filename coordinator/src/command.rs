@@ -62,6 +62,8 @@ pub struct Heartbeat {
     pub predecessor_dead: bool,
     pub instance_id: Option<InstanceId>,
     pub rack: Option<String>,
+    /// How much it can carry beside the others, 0 to 1,000,000; never said: 1. The assignor `weighted` looks at it.
+    pub capacity: Option<u32>,
     /// 1,000 to 3,600,000 ms; absent at a join: 60,000.
     pub rebalance_timeout_ms: Option<u64>,
     pub subscribed_topics: Option<BTreeSet<TopicName>>,

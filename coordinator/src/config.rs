@@ -16,10 +16,12 @@ pub struct GroupConfig {
     pub assignment_interval_ms: u64,
     /// `offsets.retention.minutes`: how long an offset outlives its commit once nobody subscribes to its topic, and an empty group its last change.
     pub offsets_retention_minutes: u64,
+    /// `consumer.assignment.moves.max`: how many partitions one computation of the assignor `weighted` may take from an owner that could keep them. 0: any number.
+    pub moves_max: u64,
 }
 impl Default for GroupConfig {
     fn default() -> Self {
-        Self { session_timeout_ms: 15_000, heartbeat_interval_ms: 1_000, pending_interval_ms: 100, assignment_interval_ms: 100, offsets_retention_minutes: 10_080 }
+        Self { session_timeout_ms: 15_000, heartbeat_interval_ms: 1_000, pending_interval_ms: 100, assignment_interval_ms: 100, offsets_retention_minutes: 10_080, moves_max: 0 }
     }
 }
 
@@ -31,13 +33,15 @@ pub enum Setting {
     PendingInterval,
     AssignmentInterval,
     OffsetsRetention,
+    MovesMax,
 }
 /// The settings of a group that differ from the defaults because somebody said so.
 pub type Overrides = BTreeMap<Setting, u64>;
 
 impl Setting {
     /// All of them.
-    pub const ALL: [Setting; 5] = [Setting::SessionTimeout, Setting::HeartbeatInterval, Setting::PendingInterval, Setting::AssignmentInterval, Setting::OffsetsRetention];
+    pub const ALL: [Setting; 6] =
+        [Setting::SessionTimeout, Setting::HeartbeatInterval, Setting::PendingInterval, Setting::AssignmentInterval, Setting::OffsetsRetention, Setting::MovesMax];
     /// The name that people and clients use.
     pub fn name(self) -> &'static str {
         match self {
@@ -46,6 +50,7 @@ impl Setting {
             Setting::PendingInterval => "consumer.heartbeat.interval.pending.ms",
             Setting::AssignmentInterval => "consumer.assignment.interval.ms",
             Setting::OffsetsRetention => "offsets.retention.minutes",
+            Setting::MovesMax => "consumer.assignment.moves.max",
         }
     }
     /// The setting of that name.
@@ -57,6 +62,7 @@ impl Setting {
             Setting::HeartbeatInterval => 100..=15_000,
             Setting::PendingInterval | Setting::AssignmentInterval => 0..=15_000,
             Setting::OffsetsRetention => 1..=5_256_000,
+            Setting::MovesMax => 0..=1_000_000_000,
         }
     }
     fn of(self, c: &mut GroupConfig) -> &mut u64 {
@@ -66,6 +72,7 @@ impl Setting {
             Setting::PendingInterval => &mut c.pending_interval_ms,
             Setting::AssignmentInterval => &mut c.assignment_interval_ms,
             Setting::OffsetsRetention => &mut c.offsets_retention_minutes,
+            Setting::MovesMax => &mut c.moves_max,
         }
     }
 }

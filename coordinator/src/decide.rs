@@ -287,7 +287,7 @@ fn retarget(draft: &mut Draft) {
         return;
     }
     let epoch = g.epoch;
-    match work::assign(g.assignor(limits.default_assignor()), &assign::Input::of(g, &g.topics)) {
+    match work::assign(g.assignor(limits.default_assignor()), &assign::Input::of(g, &g.topics, draft.context.metadata)) {
         // Seeded bug 18: what was computed for an earlier epoch, late.
         Ok(_) if !g.target.is_empty() && seeded::on(18) => {
             let assignment = g.target.iter().filter(|(m, _)| g.members.contains_key(*m)).map(|(m, t)| (m.clone(), t.clone())).collect();

@@ -5,7 +5,7 @@ use crate::{
     ids::*,
 };
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use thiserror::Error;
 
 /// What a group needs to know of a topic. Records carry it, so that replay reads no image.
@@ -15,6 +15,15 @@ pub struct TopicFacts {
     pub id: u128,
     /// 1 to 100,000.
     pub partitions: i32,
+}
+
+/// What assignors may know of a topic's partitions besides their number. Only the computation of a target reads it, so no record needs it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Layout {
+    /// By partition: the zones where it has a replica or is read best. Partitions beyond the end are in none.
+    pub zones: Vec<BTreeSet<String>>,
+    /// By partition: how heavy it is, 1 and above. Partitions beyond the end weigh 1.
+    pub weights: Vec<u32>,
 }
 
 /// The committed state of the meta group. Every node reads its own copy; a fold of `MetaCommand`s.
@@ -27,6 +36,8 @@ pub struct Metadata {
     /// The number of shards, fixed for the cluster's life.
     pub shards: u16,
     pub topics: BTreeMap<TopicName, TopicFacts>,
+    /// Topics whose partitions have zones or weights; the others are absent.
+    pub layouts: BTreeMap<TopicName, Layout>,
     /// The revision at which a topic was last made: what regular expressions stood for before it may have changed.
     pub topics_made_at: u64,
     /// What was set for each group; groups that have all defaults are absent.
@@ -43,6 +54,8 @@ pub enum MetaCommand {
     /// Declares or grows; idempotent.
     DeclareTopic { name: TopicName, partitions: i32, id_if_new: u128 },
     DeleteTopic { name: TopicName },
+    /// Replaces what is known of a topic's partitions. Groups look at it when they next compute a target.
+    SetLayout { name: TopicName, layout: Layout },
     /// Changes the settings it names and no other; None sets one back to its default. All or nothing.
     SetGroupConfig { group: GroupId, settings: BTreeMap<Setting, Option<u64>> },
 }
@@ -107,6 +120,18 @@ impl Metadata {
             }
             MetaCommand::DeleteTopic { name } => {
                 if self.topics.remove(name).is_none() { return Err(MetaError::UnknownTopic { name: name.clone() }); }
+                self.layouts.remove(name);
+            }
+            MetaCommand::SetLayout { name, layout } => {
+                let topic = self.topics.get(name).ok_or_else(|| MetaError::UnknownTopic { name: name.clone() })?;
+                layout.check(topic.partitions)?;
+                let empty = layout.zones.is_empty() && layout.weights.is_empty();
+                match self.layouts.get(name) {
+                    Some(had) if had == layout => return Ok(self.revision),
+                    None if empty => return Ok(self.revision),
+                    _ if empty => { self.layouts.remove(name); }
+                    _ => { self.layouts.insert(name.clone(), layout.clone()); }
+                }
             }
             MetaCommand::SetGroupConfig { group, settings } => {
                 check_name("group", group.as_str())?;
@@ -135,6 +160,30 @@ impl Metadata {
 
     /// The settings of a group, which need not exist yet.
     pub fn config_of(&self, group: &GroupId) -> GroupConfig { self.group_configs.get(group).map(GroupConfig::with).unwrap_or_default() }
+}
+
+/// Zones of one partition.
+const ZONES_MAX: usize = 16;
+/// The weight of one partition.
+pub const WEIGHT_MAX: u32 = 1_000_000;
+impl Layout {
+    /// Checks the bounds against the topic's partitions. The error names the field.
+    fn check(&self, partitions: i32) -> Result<(), MetaError> {
+        let invalid = |field: &str, detail: String| Err(MetaError::Invalid { field: field.into(), detail });
+        let most = usize::try_from(partitions).unwrap_or(0);
+        for (field, given) in [("zones", self.zones.len()), ("weights", self.weights.len())] {
+            if given > most {
+                return invalid(field, format!("{given} are given for {partitions} partitions"));
+            }
+        }
+        if let Some((p, zones)) = self.zones.iter().enumerate().find(|(_, z)| z.len() > ZONES_MAX || z.iter().any(|n| n.is_empty() || n.len() > NAME_MAX)) {
+            return invalid("zones", format!("partition {p} has {}: at most {ZONES_MAX} names of 1 to {NAME_MAX} bytes are allowed", zones.len()));
+        }
+        match self.weights.iter().position(|w| !(1..=WEIGHT_MAX).contains(w)) {
+            Some(p) => invalid("weights", format!("{} of partition {p} is not in 1 to {WEIGHT_MAX}", self.weights[p])),
+            None => Ok(()),
+        }
+    }
 }
 
 /// Letters, digits, `.`, `_`, `-`; 1 to 249 bytes; not `.` or `..` (Kafka's rule for topics).

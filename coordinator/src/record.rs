@@ -106,6 +106,8 @@ pub struct Wish {
     pub regex: Option<String>,
     pub assignor: Option<String>,
     pub rack: Option<String>,
+    /// How much it can carry beside the others; None: 1.
+    pub capacity: Option<u32>,
     pub rebalance_timeout_ms: u64,
     pub client: ClientInfo,
 }
@@ -113,7 +115,7 @@ impl Wish {
     /// What a member wants now.
     pub fn of(m: &Member) -> Wish {
         let (subscribed, regex, assignor, rack) = (m.subscribed.clone(), m.regex.clone(), m.assignor.clone(), m.rack.clone());
-        Wish { subscribed, regex, assignor, rack, rebalance_timeout_ms: m.rebalance_timeout_ms, client: m.client.clone() }
+        Wish { subscribed, regex, assignor, rack, capacity: m.capacity, rebalance_timeout_ms: m.rebalance_timeout_ms, client: m.client.clone() }
     }
 }
 /// See [`Record::Replaced`].

@@ -269,7 +269,7 @@ fn joined(g: &mut Group, j: &Joined, last_token: &mut u64) -> Result<(), Violati
     draw(j.joined_at.0, last_token)?;
     let old = g.members.remove(&j.member);
     let mut m = Member {
-        protocol: j.protocol, incarnation: j.incarnation, instance_id: j.instance_id.clone(), rack: None, rebalance_timeout_ms: 0, subscribed: Default::default(), regex: None,
+        protocol: j.protocol, incarnation: j.incarnation, instance_id: j.instance_id.clone(), rack: None, capacity: None, rebalance_timeout_ms: 0, subscribed: Default::default(), regex: None,
         assignor: None, client: Default::default(), session_told_ms: j.session_told_ms, session_promised_ms: j.session_promised_ms, epoch: 0, previous_epoch: 0,
         state: MemberState::Stable, assigned: Default::default(), pending: Default::default(), assignment_revision: j.joined_at, joined_at: j.joined_at, classic: None,
     };
@@ -406,7 +406,7 @@ fn removed(g: &mut Group, member: &MemberId, freed: &[Partition], held: &[Partit
 
 fn wish_of(m: &mut Member, w: &Wish) {
     (m.subscribed, m.regex, m.assignor, m.rack) = (w.subscribed.clone(), w.regex.clone(), w.assignor.clone(), w.rack.clone());
-    (m.rebalance_timeout_ms, m.client) = (w.rebalance_timeout_ms, w.client.clone());
+    (m.rebalance_timeout_ms, m.client, m.capacity) = (w.rebalance_timeout_ms, w.client.clone(), w.capacity);
 }
 
 /// Counts who says which regular expression.

@@ -107,6 +107,18 @@ struct Held {
     response: Response,
 }
 
+/// A piece of work that is out.
+#[derive(Clone, Copy)]
+struct Out {
+    run: u64,
+    since: Millis,
+}
+/// A result that has not come by then is taken for lost (its thread died, its task was dropped): the work is given out again, and what comes of the first run is not taken.
+const WORK_LOST_MS: Millis = 30_000;
+impl Out {
+    fn lost_at(&self) -> Millis { self.since + WORK_LOST_MS }
+}
+
 #[derive(Clone)]
 struct Leading {
     node: u64,
@@ -129,7 +141,7 @@ struct Leading {
     /// The image that a group was last compared with.
     facts_seen: BTreeMap<GroupId, u64>,
     /// Work that is out, and its run.
-    working: BTreeMap<(GroupId, Kind), u64>,
+    working: BTreeMap<(GroupId, Kind), Out>,
     runs: u64,
     /// When a group's regular expressions were last resolved.
     regexes_at: BTreeMap<GroupId, Millis>,
@@ -384,8 +396,8 @@ impl Shard {
     pub fn done(&mut self, done: Done, now: Now) {
         let Some(l) = &mut self.leading else { return };
         let Done { group, run, kind, result } = done;
-        if l.working.get(&(group.clone(), kind)) != Some(&run) {
-            return; // of an earlier life of the group, or of an earlier leader
+        if l.working.get(&(group.clone(), kind)).map(|o| o.run) != Some(run) {
+            return; // of an earlier life of the group, of an earlier leader, or given up for lost and asked for again
         }
         l.working.remove(&(group.clone(), kind));
         if kind == Kind::Resolve {

@@ -139,6 +139,8 @@ pub struct Member {
     pub incarnation: Incarnation,
     pub instance_id: Option<InstanceId>,
     pub rack: Option<String>,
+    /// How much it can carry beside the others; None: 1.
+    pub capacity: Option<u32>,
     pub rebalance_timeout_ms: u64,
     pub subscribed: BTreeSet<TopicName>,
     /// Topics whose whole name it matches are subscribed to as well.

@@ -5,6 +5,7 @@ use super::{consumer, trace::Step, world::World};
 use baton_coordinator::{
     assign::{self, Assignment, Input},
     ids::*,
+    metadata::Metadata,
     record::{Reconciled, Record},
     replay,
     command::MemberState,
@@ -135,7 +136,7 @@ impl Kind {
     }
 
     /// Puts Kafka's target where Baton's is, if Kafka computed it on the kind of group that it had before. True: it did so.
-    pub fn retarget(self, before: Option<&Arc<Group>>, default_assignor: &str, records: &mut [Record]) -> Result<bool, String> {
+    pub fn retarget(self, before: Option<&Arc<Group>>, image: &Metadata, default_assignor: &str, records: &mut [Record]) -> Result<bool, String> {
         let Some(before) = before.filter(|g| g.classic.is_none()) else { return Ok(false) };
         let Some(at) = records.iter().position(|r| matches!(r, Record::Target { .. })) else { return Ok(false) };
         let (earlier, rest) = records.split_at_mut(at);
@@ -149,7 +150,7 @@ impl Kind {
         }
         let Some(now) = draft else { return Ok(false) };
         let name = now.assignor(default_assignor).to_string();
-        let input = Input::of(&now, &now.topics);
+        let input = Input::of(&now, &now.topics, image);
         let own = assign::assign(&name, &input);
         if filled(&own) != filled(assignment) {
             return Err(format!("the target is {assignment:?}, by itself {name} gives {own:?}"));

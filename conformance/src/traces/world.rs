@@ -147,7 +147,7 @@ impl World {
             self.computed_at = Some(self.now);
             self.computed += 1;
         }
-        if !self.looks_again && self.kind.retarget(before, &self.default_assignor, &mut batch.records)? {
+        if !self.looks_again && self.kind.retarget(before, &self.meta, &self.default_assignor, &mut batch.records)? {
             self.rules.explained_by(slips::KIND_BEFORE);
         }
         self.kind.follow(before, &batch.records)

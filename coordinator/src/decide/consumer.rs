@@ -222,6 +222,7 @@ fn wish(before: &Wish, h: &ConsumerHeartbeat) -> Wish {
         regex: h.subscribed_regex.clone().map_or_else(|| before.regex.clone(), |r| (!r.is_empty()).then_some(r)),
         assignor: h.assignor.clone().or_else(|| before.assignor.clone()),
         rack: h.rack.clone().or_else(|| before.rack.clone()),
+        capacity: before.capacity,
         rebalance_timeout_ms: u64::try_from(h.rebalance_timeout_ms).unwrap_or(before.rebalance_timeout_ms),
         client: h.client.clone(),
     }

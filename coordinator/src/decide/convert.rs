@@ -67,7 +67,7 @@ fn converted(draft: &Draft, c: &Classic) -> Result<Vec<ConvertedMember>, String>
             mine.push((p, topic.id, FencingToken(draft.draw(drawn))));
         }
         let wish = Wish {
-            subscribed: subscription.topics.into_iter().collect(), regex: None, assignor: None, rack: subscription.rack, rebalance_timeout_ms: m.rebalance_timeout_ms,
+            subscribed: subscription.topics.into_iter().collect(), regex: None, assignor: None, rack: subscription.rack, capacity: None, rebalance_timeout_ms: m.rebalance_timeout_ms,
             client: ClientInfo { id: m.client_id.clone(), host: m.client_host.clone() },
         };
         let part = ClassicPart { session_timeout_ms: m.session_timeout_ms, protocols: m.protocols.clone() };

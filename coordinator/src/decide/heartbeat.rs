@@ -5,6 +5,7 @@ use crate::config::lease_ms;
 
 const REBALANCE_TIMEOUT_MS: std::ops::RangeInclusive<u64> = 1_000..=3_600_000;
 const REBALANCE_TIMEOUT_DEFAULT_MS: u64 = 60_000;
+const CAPACITY_MAX: u32 = 1_000_000;
 
 pub fn heartbeat(draft: &mut Draft, group: &GroupId, h: &Heartbeat) -> Result<Response, GroupError> {
     validate(draft, group, h)?;
@@ -36,6 +37,9 @@ fn validate(draft: &Draft, group: &GroupId, h: &Heartbeat) -> Result<(), GroupEr
         && !REBALANCE_TIMEOUT_MS.contains(&t)
     {
         return invalid("rebalance_timeout_ms", format!("{t} is not in 1000 to 3600000"));
+    }
+    if let Some(c) = h.capacity.filter(|c| *c > CAPACITY_MAX) {
+        return invalid("capacity", format!("{c} is not in 0 to {CAPACITY_MAX}"));
     }
     if let Some(a) = &h.assignor
         && !draft.context.limits.assignors.contains(a)
@@ -163,6 +167,7 @@ fn wish(before: &Wish, h: &Heartbeat) -> Wish {
         regex: h.subscribed_regex.clone().map_or_else(|| before.regex.clone(), |r| (!r.is_empty()).then_some(r)),
         assignor: h.assignor.clone().or_else(|| before.assignor.clone()),
         rack: h.rack.clone().or_else(|| before.rack.clone()),
+        capacity: h.capacity.or(before.capacity),
         rebalance_timeout_ms: h.rebalance_timeout_ms.unwrap_or(before.rebalance_timeout_ms),
         client: before.client.clone(),
     }

@@ -125,7 +125,7 @@ fn speaks(draft: &mut Draft, id: &MemberId, j: &Join) {
 
 fn wish(j: &Join, before: &Wish, s: &Subscription) -> Wish {
     Wish {
-        subscribed: s.topics.iter().cloned().collect(), regex: None, assignor: before.assignor.clone(), rack: s.rack.clone().or_else(|| before.rack.clone()),
+        subscribed: s.topics.iter().cloned().collect(), regex: None, assignor: before.assignor.clone(), rack: s.rack.clone().or_else(|| before.rack.clone()), capacity: before.capacity,
         rebalance_timeout_ms: j.rebalance_timeout_ms, client: ClientInfo { id: j.client_id.clone(), host: j.client_host.clone() },
     }
 }

@@ -65,7 +65,7 @@ pub(super) fn decide_one(
     let hold_remaining = |p: &Partition| group.as_ref().and_then(|g| g.holds.get(p)).map_or(0, |h| remaining(TimerCommand::ReleaseHold { partition: p.clone(), token: h.token }));
     let context = Context {
         facts_seen: l.facts_seen.get(&w.group) == Some(&image.revision), now_ms: now.mono_ms, regexes_at: l.regexes_at.get(&w.group).copied(),
-        resolving: l.working.contains_key(&(w.group.clone(), Kind::Resolve)), metadata: image, limits, wall_us: now.wall_us, time_ms: drain.time_ms, may_assign: now.mono_ms >= next_assign, session_remaining: &session_remaining, hold_remaining: &hold_remaining,
+        resolving: l.working.get(&(w.group.clone(), Kind::Resolve)).is_some_and(|o| now.mono_ms < o.lost_at()), metadata: image, limits, wall_us: now.wall_us, time_ms: drain.time_ms, may_assign: now.mono_ms >= next_assign, session_remaining: &session_remaining, hold_remaining: &hold_remaining,
     };
     let mut draft = Draft::of(group.clone(), drain.last_token, &context);
     let result = match &w.what {
@@ -102,7 +102,7 @@ pub(super) fn decide_one(
         return false;
     }
     // Work is for the group as drafted: should the batch be lost, its result finds another epoch and is not taken.
-    let task = draft.group().filter(|_| draft.compute).map(|g| Task::Assign { assignor: g.assignor(limits.default_assignor()).into(), epoch: g.epoch, input: Box::new(assign::Input::of(g, &g.topics)) });
+    let task = draft.group().filter(|_| draft.compute).map(|g| Task::Assign { assignor: g.assignor(limits.default_assignor()).into(), epoch: g.epoch, input: Box::new(assign::Input::of(g, &g.topics, image)) });
     let resolve = draft.resolve.take().map(|expressions| Task::Resolve { expressions, image: image.clone() });
     let (empty, assignor_failed) = (draft.records.is_empty(), draft.assignor_failed);
     if !empty {
@@ -110,7 +110,7 @@ pub(super) fn decide_one(
     }
     let drafted = draft.finish();
     for task in task.into_iter().chain(resolve) {
-        start(l, out, &w.group, task);
+        start(l, out, &w.group, task, now);
     }
     if assignor_failed {
         stats.failed_assignments += 1;
@@ -157,14 +157,14 @@ pub(super) fn decide_one(
     true
 }
 
-/// Sends work out, unless the same kind of work of the group is out already.
-fn start(l: &mut Leading, out: &mut VecDeque<Action>, group: &GroupId, task: Task) {
+/// Sends work out, unless the same kind of work of the group is out already and may still come back.
+fn start(l: &mut Leading, out: &mut VecDeque<Action>, group: &GroupId, task: Task, now: Now) {
     let key = (group.clone(), task.kind());
-    if l.working.contains_key(&key) {
+    if l.working.get(&key).is_some_and(|o| now.mono_ms < o.lost_at()) {
         return;
     }
     l.runs += 1;
-    l.working.insert(key, l.runs);
+    l.working.insert(key, Out { run: l.runs, since: now.mono_ms });
     out.push_back(Action::Work(Work { group: group.clone(), run: l.runs, task }));
 }
 
@@ -294,9 +294,9 @@ fn heard(l: &mut Leading, w: &Waiting, group: Option<&Group>, result: Option<&Re
     l.timers.arm(timer, w.arrived.max(l.rearmed_at) + m.session_promised_ms);
 }
 fn arm_assign(l: &mut Leading, group: &GroupId, g: Option<&Group>, at: Millis) {
-    // While a target is being computed, its result decides what comes next.
-    let computing = l.working.contains_key(&(group.clone(), Kind::Assign));
-    if !computing && g.is_some_and(|g| g.epoch > g.target_epoch && g.has_conforming()) {
+    // While a target is being computed, its result decides what comes next; if that is lost, it is asked for again.
+    let at = l.working.get(&(group.clone(), Kind::Assign)).map_or(at, |o| at.max(o.lost_at()));
+    if g.is_some_and(|g| g.epoch > g.target_epoch && g.has_conforming()) {
         l.timers.arm(Timer::Command(group.clone(), TimerCommand::Refresh), at);
     }
 }
