@@ -3,6 +3,7 @@
 pub mod disk;
 pub mod http;
 pub mod namespaces;
+pub mod worker;
 
 use baton_invariants::{belief::{Process, Record}, sink};
 use http::{boottime_ns, call};

@@ -26,8 +26,18 @@ fn table(told: &Told) -> String {
     if !never.is_empty() {
         out.push_str(&format!("  never: {}\n", never.join(" ")));
     }
-    out.push_str(&format!("  total: {} ms\n", total(&told.pauses)));
+    out.push_str(&format!("  total: {} ms{}\n", total(&told.pauses), each(told)));
     out
+}
+
+/// What the total is made of, where a partition paused more than once.
+fn each(told: &Told) -> String {
+    let of = |p: &String| told.pauses.iter().filter(|x| x.partition == *p).cloned().collect::<Vec<_>>();
+    if told.partitions.iter().all(|p| of(p).len() < 2) {
+        return String::new();
+    }
+    let parts: Vec<String> = told.partitions.iter().filter(|p| !of(p).is_empty()).map(|p| format!("{p} {}", total(&of(p)))).collect();
+    format!(" ({})", parts.join(", "))
 }
 
 fn rows(pauses: &[Pause]) -> String {

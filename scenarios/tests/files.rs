@@ -1,4 +1,5 @@
 //! Every scenario file comes out as it says, and one that says something else is found.
+use baton_coordinator::seeded;
 use baton_scenarios::{Played, all, compare, find, name, play, play_text};
 
 #[test]
@@ -58,5 +59,19 @@ fn only_kafka_members_that_are_cut_off_work_on_a_partition_twice() {
     for f in all().expect("the folder is read") {
         let twice = !play(&f).expect("it is played").told.overlaps.is_empty();
         assert_eq!(twice, name(&f) == "session-timeout-kafka", "{}", name(&f));
+    }
+}
+
+/// The stories are the core's: with a bug put back they come out differently. The numbers are those of `docs/evidence.md`.
+#[test]
+fn a_bug_that_is_put_back_changes_the_story_that_is_about_it() {
+    for (bug, story) in [(2, "one-by-one"), (5, "failover"), (6, "failover"), (17, "held"), (18, "new-partitions"), (21, "regex"), (41, "static-restart")] {
+        let path = find(story).expect("it is there");
+        seeded::set(bug);
+        let played = play(&path);
+        let reached = seeded::reached();
+        seeded::set(0);
+        let differs = played.map_or(true, |p| p.difference().is_some());
+        assert!(differs && reached > 0, "bug {bug} does not show in {story}");
     }
 }

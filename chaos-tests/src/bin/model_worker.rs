@@ -2,59 +2,25 @@
 //! The members are a small model of a conforming one over plain HTTP, apart from the client library, so that one mistake cannot hide in both.
 //! SIGTERM: the members leave, then it ends with 0.
 
-use anyhow::{Context, Result, bail};
-use baton_chaos_tests::processes::http::{boottime_ns, call};
+use anyhow::{Result, bail};
+use baton_chaos_tests::processes::{http::{boottime_ns, call}, worker::{Log, Options, asked_to_leave, leave_on_term}};
 use baton_invariants::belief::Record;
 use serde_json::{Value, json};
 use std::{
     collections::BTreeMap,
-    fs::{File, OpenOptions},
+    fs::File,
     io::{BufRead, BufReader, Read, Write},
     net::TcpStream,
-    sync::{Arc, atomic::{AtomicBool, Ordering}},
     time::{Duration, Instant},
 };
 
-/// Between two writes of one member to one partition.
-const TURN: Duration = Duration::from_millis(200);
-const COMMIT_EVERY: Duration = Duration::from_secs(1);
 /// For one request; well below the lease, so that the next node gets its chance.
 const PATIENCE: Duration = Duration::from_millis(1_200);
 
-#[derive(Clone, Default)]
-struct Options { name: String, servers: Vec<String>, group: String, topic: String, sink: String, members: usize, slow_write: Duration, no_guard: bool }
-
-/// The process's record file. One `write` a line, nothing buffered: a kill loses nothing that has happened.
-#[derive(Clone)]
-struct Log(Arc<File>);
-impl Log {
-    fn put(&self, r: Record) { if let Err(e) = (&*self.0).write_all(format!("{r}\n").as_bytes()) { eprintln!("records: {e}"); std::process::exit(3); } }
-}
-
-static LEAVE: AtomicBool = AtomicBool::new(false);
-extern "C" fn on_term(_: i32) { LEAVE.store(true, Ordering::Relaxed); }
-
 fn main() -> Result<()> {
-    // SAFETY: the handler only stores to an atomic.
-    unsafe { libc::signal(libc::SIGTERM, on_term as *const () as libc::sighandler_t) };
-    let (mut o, mut file) = (Options { members: 1, ..Options::default() }, String::new());
-    let mut args = std::env::args().skip(1);
-    while let Some(a) = args.next() {
-        if a == "--no-guard" { o.no_guard = true; continue; }
-        let v = args.next().with_context(|| format!("{a} needs a value"))?;
-        match a.as_str() {
-            "--name" => o.name = v,
-            "--servers" => o.servers = v.split(',').map(String::from).collect(),
-            "--group" => o.group = v,
-            "--topic" => o.topic = v,
-            "--sink" => o.sink = v,
-            "--file" => file = v,
-            "--members" => o.members = v.parse()?,
-            "--slow-write-ms" => o.slow_write = Duration::from_millis(v.parse()?),
-            _ => bail!("{a} is not known"),
-        }
-    }
-    let log = Log(Arc::new(OpenOptions::new().create(true).append(true).open(&file).with_context(|| file.clone())?));
+    leave_on_term();
+    let o = Options::parse(std::env::args().skip(1))?;
+    let log = Log::open(&o.file)?;
     let members: Vec<_> = (0..o.members).map(|i| { let (o, log) = (o.clone(), log.clone()); std::thread::spawn(move || Member::new(o, i, log)?.run()) }).collect();
     for m in members { match m.join() { Ok(end) => end?, Err(_) => bail!("a member panicked") } }
     Ok(())
@@ -105,11 +71,11 @@ impl Member {
     }
 
     fn run(mut self) -> Result<()> {
-        let (mut work_at, mut beat_at, mut commit_at) = (Instant::now(), Instant::now(), Instant::now() + COMMIT_EVERY);
-        while !LEAVE.load(Ordering::Relaxed) {
-            if Instant::now() >= work_at { self.work()?; work_at = Instant::now() + TURN; }
+        let (mut work_at, mut beat_at, mut commit_at) = (Instant::now(), Instant::now(), Instant::now() + self.o.commit_every);
+        while !asked_to_leave() {
+            if Instant::now() >= work_at { self.work()?; work_at = Instant::now() + self.o.turn; }
             if Instant::now() >= beat_at { beat_at = Instant::now() + self.beat()?; }
-            if Instant::now() >= commit_at { self.commit(); commit_at = Instant::now() + COMMIT_EVERY; }
+            if Instant::now() >= commit_at { self.commit(); commit_at = Instant::now() + self.o.commit_every; }
             std::thread::sleep(work_at.min(beat_at).min(commit_at).saturating_duration_since(Instant::now()).min(Duration::from_millis(50)));
         }
         self.stop(|_| true);

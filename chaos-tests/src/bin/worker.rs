@@ -2,19 +2,11 @@
 //! What they believe is what the library says through its events; the worker adds each use and each acknowledged commit.
 //! SIGTERM: the members leave, then it ends with 0.
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
+use baton_chaos_tests::processes::worker::{Log, Options, asked_to_leave, leave_on_term};
 use baton_invariants::belief::Record;
 use baton_client::{Event, Guard, Listener, Member, Reason, clock};
-use std::{
-    collections::BTreeMap,
-    fs::{File, OpenOptions},
-    io::Write,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
     net::TcpStream,
@@ -25,68 +17,28 @@ use tokio::{
 /// Given to one commit, over all nodes.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-#[derive(Clone, Default)]
-/// `turn` is between two writes of one member to one partition.
-struct Options { name: String, servers: Vec<String>, group: String, topic: String, sink: String, members: usize, slow_write: Duration, turn: Duration, commit_every: Duration, no_guard: bool }
-
-/// The process's record file. One `write` a line, nothing buffered: a kill loses nothing that has happened.
-#[derive(Clone)]
-struct Log(Arc<File>);
-impl Log {
-    fn put(&self, r: Record) {
-        if let Err(e) = (&*self.0).write_all(format!("{r}\n").as_bytes()) {
-            eprintln!("records: {e}");
-            std::process::exit(3);
-        }
+/// Writes down what the library says of its beliefs, under the name that is the same over all lives of the member.
+fn note(log: &Log, member: &str, event: &Event) {
+    let member = member.to_string();
+    if let Event::Stopped { at, reason, .. } = event && !matches!(reason, Reason::Revoked | Reason::Crashed) {
+        log.put(Record::Fenced { at: *at, member: member.clone(), why: format!("{reason:?}") });
     }
-    /// What the library says of its beliefs, under the name that is the same over all lives of the member.
-    fn note(&self, member: &str, event: &Event) {
-        let member = member.to_string();
-        if let Event::Stopped { at, reason, .. } = event && !matches!(reason, Reason::Revoked | Reason::Crashed) {
-            self.put(Record::Fenced { at: *at, member: member.clone(), why: format!("{reason:?}") });
-        }
-        match event {
-            Event::Granted { partition, token, at } => self.put(Record::Grant { at: *at, member, partition: partition.to_string(), token: *token }),
-            // The judge finds the lapse itself, from the leases: it shall not take the library's word for it.
-            Event::Stopped { partition, reason: Reason::Lapsed, .. } => eprintln!("{member} let {partition} lapse"),
-            Event::Stopped { partition, token, at, .. } => self.put(Record::Stop { at: *at, member, partition: partition.to_string(), token: *token }),
-            Event::Lease { at, deadline } => self.put(Record::Lease { at: *at, member, deadline: *deadline }),
-            Event::Joined { member_id, .. } => eprintln!("{member} joined as {member_id}"),
-            Event::Refused { code, .. } => eprintln!("{member} is refused: {code}"),
-        }
+    match event {
+        Event::Granted { partition, token, at } => log.put(Record::Grant { at: *at, member, partition: partition.to_string(), token: *token }),
+        // The judge finds the lapse itself, from the leases: it shall not take the library's word for it.
+        Event::Stopped { partition, reason: Reason::Lapsed, .. } => eprintln!("{member} let {partition} lapse"),
+        Event::Stopped { partition, token, at, .. } => log.put(Record::Stop { at: *at, member, partition: partition.to_string(), token: *token }),
+        Event::Lease { at, deadline } => log.put(Record::Lease { at: *at, member, deadline: *deadline }),
+        Event::Joined { member_id, .. } => eprintln!("{member} joined as {member_id}"),
+        Event::Refused { code, .. } => eprintln!("{member} is refused: {code}"),
     }
 }
 
-static LEAVE: AtomicBool = AtomicBool::new(false);
-extern "C" fn on_term(_: i32) { LEAVE.store(true, Ordering::Relaxed); }
-
 #[tokio::main]
 async fn main() -> Result<()> {
-    // SAFETY: the handler only stores to an atomic.
-    unsafe { libc::signal(libc::SIGTERM, on_term as *const () as libc::sighandler_t) };
-    let (mut o, mut file) = (Options { members: 1, turn: Duration::from_millis(200), commit_every: Duration::from_secs(1), ..Options::default() }, String::new());
-    let mut args = std::env::args().skip(1);
-    while let Some(a) = args.next() {
-        if a == "--no-guard" {
-            o.no_guard = true;
-            continue;
-        }
-        let v = args.next().with_context(|| format!("{a} needs a value"))?;
-        match a.as_str() {
-            "--name" => o.name = v,
-            "--servers" => o.servers = v.split(',').map(String::from).collect(),
-            "--group" => o.group = v,
-            "--topic" => o.topic = v,
-            "--sink" => o.sink = v,
-            "--file" => file = v,
-            "--members" => o.members = v.parse()?,
-            "--turn-ms" => o.turn = Duration::from_millis(v.parse()?),
-            "--commit-every-ms" => o.commit_every = Duration::from_millis(v.parse()?),
-            "--slow-write-ms" => o.slow_write = Duration::from_millis(v.parse()?),
-            _ => bail!("{a} is not known"),
-        }
-    }
-    let log = Log(Arc::new(OpenOptions::new().create(true).append(true).open(&file).with_context(|| file.clone())?));
+    leave_on_term();
+    let o = Options::parse(std::env::args().skip(1))?;
+    let log = Log::open(&o.file)?;
     let members: Vec<_> = (0..o.members).map(|i| tokio::spawn(run(o.clone(), i, log.clone()))).collect();
     for m in members {
         m.await.context("a member panicked")??;
@@ -118,13 +70,13 @@ async fn run(o: Options, i: usize, log: Log) -> Result<()> {
         .rebalance_timeout(Duration::from_secs(20))
         .long_poll(Duration::from_secs(1))
         .self_fencing(!o.no_guard)
-        .on_event(move |e| events.note(&name, e))
+        .on_event(move |e| note(&events, &name, e))
         .listener(Finish(sink.clone()))
         .spawn()
         .await?;
     let mut work: BTreeMap<i32, Work> = BTreeMap::new();
     let mut commit_at = Instant::now() + o.commit_every;
-    while !LEAVE.load(Ordering::Relaxed) {
+    while !asked_to_leave() {
         let next = Instant::now() + o.turn;
         for guard in member.assignment() {
             let w = work.entry(guard.partition().partition).or_default();
