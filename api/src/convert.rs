@@ -2,8 +2,10 @@
 
 use crate::error::Failure;
 use baton_coordinator::{
+    classic::Classic,
     command as core,
     config::{GroupConfig, Setting},
+    embedded::Assigned,
     ids::*,
 };
 use baton_wire as wire;
@@ -124,18 +126,34 @@ pub fn group(v: core::GroupView) -> wire::GroupView {
         since_ms: s.since_ms,
         at_most_ms: s.at_most_ms,
     };
+    let classic = v.classic.as_deref();
     wire::GroupView {
+        generation: classic.map(|c| c.generation),
+        protocol_type: classic.and_then(|c| c.protocol_type.clone()),
+        protocol: classic.and_then(|c| c.protocol.clone()),
         group: v.group.to_string(),
         kind: if v.classic.is_some() { wire::GroupType::Classic } else { wire::GroupType::Consumer },
         state: group_state(v.state),
         group_epoch: v.group_epoch,
         target_epoch: v.target_epoch,
         assignor: v.assignor,
-        members: v.members.into_iter().map(member).collect(),
+        members: classic.into_iter().flat_map(classic_members).chain(v.members.into_iter().map(member)).collect(),
         holds: v.holds.into_iter().map(hold).collect(),
         stuck_because: v.stuck_because.into_iter().map(stuck).collect(),
         quarantined: v.quarantined,
     }
+}
+
+/// The members of a classic group. What a member was assigned is its own affair, unless it is a consumer; its epoch is the generation.
+fn classic_members(c: &Classic) -> impl Iterator<Item = wire::MemberView> + '_ {
+    let consumers = c.protocol_type.as_deref() == Some("consumer");
+    c.members.iter().map(move |(id, m)| {
+        let assigned: BTreeSet<Partition> = if consumers { Assigned::decode(&m.assignment.0).map(|a| a.partitions.into_iter().collect()).unwrap_or_default() } else { BTreeSet::new() };
+        wire::MemberView {
+            member_id: id.to_string(), instance_id: m.instance_id.clone().map(String::from), incarnation: Incarnation::default().to_string(), member_epoch: c.generation,
+            member_state: wire::MemberState::Stable, target: by_topic(&assigned), assigned: by_topic(&assigned), pending_revocation: vec![], session_remaining_ms: 0,
+        }
+    })
 }
 
 pub fn owner(o: core::OwnerView) -> wire::OwnerView {
@@ -175,6 +193,7 @@ pub fn config(c: &GroupConfig) -> wire::GroupConfig {
         pending_interval_ms: c.pending_interval_ms,
         assignment_interval_ms: c.assignment_interval_ms,
         offsets_retention_minutes: c.offsets_retention_minutes,
+        moves_max: c.moves_max,
     }
 }
 
@@ -182,7 +201,7 @@ pub fn config(c: &GroupConfig) -> wire::GroupConfig {
 pub fn patch(p: &wire::GroupConfigPatch) -> BTreeMap<Setting, Option<u64>> {
     let named = [
         (Setting::SessionTimeout, p.session_timeout_ms), (Setting::HeartbeatInterval, p.heartbeat_interval_ms), (Setting::PendingInterval, p.pending_interval_ms),
-        (Setting::AssignmentInterval, p.assignment_interval_ms), (Setting::OffsetsRetention, p.offsets_retention_minutes),
+        (Setting::AssignmentInterval, p.assignment_interval_ms), (Setting::OffsetsRetention, p.offsets_retention_minutes), (Setting::MovesMax, p.moves_max),
     ];
     named.into_iter().filter_map(|(s, v)| v.map(|v| (s, v))).collect()
 }

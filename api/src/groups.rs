@@ -6,8 +6,8 @@ use crate::{
     convert,
     error::Failure,
     extract::{InBody, InPath, InQuery},
-    offsets::ask,
-    topics,
+    offsets::{ask, ask_at},
+    topics::{self, Changed},
 };
 use axum::{Json, extract::State, http::StatusCode};
 use baton_coordinator::{
@@ -41,19 +41,19 @@ pub(crate) fn page<T>(all: impl Iterator<Item = T>, name: impl Fn(&T) -> &str, q
     Page { items, next, as_of_index }
 }
 
-async fn view<B: Backend>(node: &B, group: String) -> Result<View, Failure> {
-    match ask(node, group, Command::Describe, None).await? {
+async fn view<B: Backend>(node: &B, group: String, q: MetaQuery) -> Result<View, Failure> {
+    match ask_at(node, group, Command::Describe, None, q).await? {
         Response::Group(view) => Ok(*view),
         _ => Err(Failure::misfit()),
     }
 }
 
-pub async fn describe<B: Backend>(State(node): State<B>, InPath(group): InPath<String>) -> Result<Json<GroupView>, Failure> {
-    Ok(Json(convert::group(view(&node, group).await?)))
+pub async fn describe<B: Backend>(State(node): State<B>, InPath(group): InPath<String>, InQuery(q): InQuery<MetaQuery>) -> Result<Json<GroupView>, Failure> {
+    Ok(Json(convert::group(view(&node, group, q).await?)))
 }
 
-pub async fn assignment<B: Backend>(State(node): State<B>, InPath(group): InPath<String>) -> Result<Json<AssignmentResponse>, Failure> {
-    let partitions = view(&node, group).await?.partitions.into_iter().map(convert::owner).collect();
+pub async fn assignment<B: Backend>(State(node): State<B>, InPath(group): InPath<String>, InQuery(q): InQuery<MetaQuery>) -> Result<Json<AssignmentResponse>, Failure> {
+    let partitions = view(&node, group, q).await?.partitions.into_iter().map(convert::owner).collect();
     Ok(Json(AssignmentResponse { partitions }))
 }
 
@@ -98,8 +98,8 @@ pub async fn config<B: Backend>(State(node): State<B>, InPath(group): InPath<Str
 /// Writes the settings it names and no other, so two patches at the same moment do not undo each other.
 pub async fn patch_config<B: Backend>(
     State(node): State<B>, InPath(group): InPath<String>, InBody(patch): InBody<GroupConfigPatch>,
-) -> Result<Json<GroupConfig>, Failure> {
+) -> Result<Changed<Json<GroupConfig>>, Failure> {
     let group = GroupId::from(group);
     let image = topics::change(&node, MetaCommand::SetGroupConfig { group: group.clone(), settings: convert::patch(&patch) }).await?;
-    Ok(Json(convert::config(&image.config_of(&group))))
+    Ok(topics::changed(&image, Json(convert::config(&image.config_of(&group)))))
 }

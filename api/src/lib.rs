@@ -36,6 +36,8 @@ pub const PAGE_MAX: usize = 1_000;
 pub const TIMEOUT_MS: u64 = 5_000;
 /// The longest `timeout_ms` that is used.
 pub const TIMEOUT_MS_MAX: u64 = 30_000;
+/// On the answer to a change of topics or settings: the revision at which it holds.
+pub const META_REVISION_HEADER: &str = "x-baton-meta-revision";
 /// The longest `wait_ms` that any session allows.
 const WAIT_MS_MAX: u64 = 10_000;
 

@@ -12,13 +12,12 @@ use baton_coordinator::{
     command::{Command, Heartbeat, Leave, Request, Response},
     ids::{AssignmentRevision, GroupId, InstanceId, MemberId, TopicName},
 };
-use baton_wire::{HeartbeatRequest, HeartbeatResponse, LeaveQuery};
+use baton_wire::{HeartbeatRequest, HeartbeatResponse, LeaveQuery, MetaQuery};
 
 pub async fn heartbeat<B: Backend>(
-    State(node): State<B>, InPath((group, member)): InPath<(String, String)>, InBody(b): InBody<HeartbeatRequest>,
+    State(node): State<B>, InPath((group, member)): InPath<(String, String)>, InQuery(q): InQuery<MetaQuery>, InBody(b): InBody<HeartbeatRequest>,
 ) -> Result<Json<HeartbeatResponse>, Failure> {
-    let reserved = |name: &str, given: bool| if given { Err(Failure::field(name, "is not supported yet: leave it out")) } else { Ok(()) };
-    reserved("capacity", b.capacity.is_some())?;
+    let capacity = b.capacity.map(|c| u32::try_from(c).map_err(|_| Failure::field("capacity", format!("{c} is not in 0 to 1000000")))).transpose()?;
     let (budget_ms, deadline) = times(b.timeout_ms, b.wait_ms);
     let command = Heartbeat {
         member: MemberId::from(member),
@@ -27,6 +26,7 @@ pub async fn heartbeat<B: Backend>(
         predecessor_dead: b.predecessor_dead,
         instance_id: b.instance_id.map(InstanceId::from),
         rack: b.rack,
+        capacity,
         rebalance_timeout_ms: b.rebalance_timeout_ms,
         subscribed_topics: b.subscribed_topics.map(|t| t.into_iter().map(TopicName::from).collect()),
         subscribed_regex: b.subscribed_regex,
@@ -35,7 +35,7 @@ pub async fn heartbeat<B: Backend>(
         assignment_revision: AssignmentRevision(b.assignment_revision.unwrap_or(0)),
         wait_ms: b.wait_ms,
     };
-    let request = Request { group: GroupId::from(group), command: Command::Heartbeat(command), budget_ms: Some(budget_ms), min_meta_revision: 0 };
+    let request = Request { group: GroupId::from(group), command: Command::Heartbeat(command), budget_ms: Some(budget_ms), min_meta_revision: q.min_meta_revision.unwrap_or(0) };
     match node.request(request, deadline).await? {
         Response::Heartbeat(view) => Ok(Json(convert::heartbeat(view))),
         _ => Err(Failure::misfit()),

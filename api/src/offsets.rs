@@ -76,6 +76,10 @@ pub async fn delete<B: Backend>(
 
 /// Asks a group and waits for the answer.
 pub(crate) async fn ask<B: Backend>(node: &B, group: String, command: Command, timeout_ms: Option<u64>) -> Result<Response, Failure> {
+    ask_at(node, group, command, timeout_ms, MetaQuery::default()).await
+}
+/// The same, of a leader that knows the topics and settings as of a revision.
+pub(crate) async fn ask_at<B: Backend>(node: &B, group: String, command: Command, timeout_ms: Option<u64>, q: MetaQuery) -> Result<Response, Failure> {
     let (budget_ms, deadline) = times(timeout_ms, 0);
-    Ok(node.request(Request { group: GroupId::from(group), command, budget_ms: Some(budget_ms), min_meta_revision: 0 }, deadline).await?)
+    Ok(node.request(Request { group: GroupId::from(group), command, budget_ms: Some(budget_ms), min_meta_revision: q.min_meta_revision.unwrap_or(0) }, deadline).await?)
 }

@@ -55,10 +55,10 @@ fn facts(method: &str, path: &str) -> (&'static str, Option<&'static str>, Optio
             all.extend(lists());
             all
         }),
-        ("get", "{group}") => ("One group, its members, what is held and why it is not stable", None, Some("GroupView"), vec![]),
+        ("get", "{group}") => ("One group, its members, what is held and why it is not stable", None, Some("GroupView"), at_revision()),
         ("delete", "{group}") => ("Delete an empty group", None, None, vec![q("force", "boolean", "Also while partitions are held: gives up the promise of one owner for them.")]),
         ("post", "repair") => ("Lift the quarantine of a group after a fault", None, None, vec![]),
-        ("get", "assignment") => ("Every partition with its owner and token", None, Some("AssignmentResponse"), vec![]),
+        ("get", "assignment") => ("Every partition with its owner and token", None, Some("AssignmentResponse"), at_revision()),
         ("get", "history") => ("Why and how the group changed, oldest first", None, Some("HistoryResponse"), vec![
             q("since", "integer", "From this revision on; the next of the answer before."),
             q("member", "string", "Only changes that are about this member."),
@@ -69,6 +69,8 @@ fn facts(method: &str, path: &str) -> (&'static str, Option<&'static str>, Optio
         ("get", "topics") => ("Topics, in the order of their names", None, Some("TopicPage"), lists()),
         ("put", "{topic}") => ("Declare a topic or add partitions to it; idempotent", Some("TopicRequest"), Some("TopicView"), vec![]),
         ("get", "{topic}") => ("One topic", None, Some("TopicView"), vec![]),
+        ("get", "layout") => ("What assignors may know of a topic's partitions: zones and weights", None, Some("TopicLayout"), vec![]),
+        ("put", "layout") => ("Replace it; groups look at it when they next compute a target", Some("TopicLayout"), Some("TopicLayout"), vec![]),
         ("delete", "{topic}") => ("Delete a topic", None, None, vec![]),
         ("get", "cluster") => ("Nodes and shards as the answering node sees them", None, Some("ClusterView"), vec![]),
         ("get", "metrics") => ("Counters and gauges in the text format of Prometheus", None, Some("text"), vec![]),
@@ -77,6 +79,11 @@ fn facts(method: &str, path: &str) -> (&'static str, Option<&'static str>, Optio
         ("get", "openapi.json") => ("This document", None, Some("any"), vec![]),
         _ => ("", None, None, vec![]),
     }
+}
+
+/// The revision of topics and settings that an answer must not be older than.
+fn at_revision() -> Vec<Value> {
+    vec![json!({"name": "min_meta_revision", "in": "query", "schema": {"type": "integer"}, "description": "Not older than this, which x-baton-meta-revision told at a change."})]
 }
 
 fn operation(method: &str, path: &str) -> Value {
@@ -142,11 +149,11 @@ fn request_schemas() -> Vec<(&'static str, Value)> {
             ("predecessor_dead?", told(boolean(), "Your word that every earlier process under this member id is dead.")),
             ("instance_id?", string()),
             ("rack?", string()),
-            ("capacity?", told(count(), "Reserved: must be null.")),
+            ("capacity?", told(count(), "How much it can carry beside the others, 0 to 1,000,000; never said: 1. Looked at by weighted.")),
             ("rebalance_timeout_ms?", told(count(), "1,000 to 3,600,000; at a join by default 60,000.")),
             ("subscribed_topics?", told(list(string()), "At most 1,000; null: unchanged.")),
             ("subscribed_regex?", told(string(), "Topics whose whole name matches this RE2 expression, beside the named ones; an empty string takes it back.")),
-            ("assignor?", told(string(), "uniform or range.")),
+            ("assignor?", told(string(), "uniform, range, rack-aware or weighted; the one that most members name is used.")),
             ("owned?", told(list(reference("TopicPartitions")), "What the member uses now; null confirms nothing.")),
             ("assignment_revision?", told(count(), "The last assignment that the member has fully applied.")),
             ("wait_ms?", told(count(), "Hold the answer until something changes, at most so long; capped at min(10,000, lease_ms / 3).")),
@@ -163,16 +170,20 @@ fn request_schemas() -> Vec<(&'static str, Value)> {
             ("topic!", string()), ("partition!", partition()), ("token?", told(count(), "Of the grant; a member's commit needs it.")),
             ("offset!", count()), ("metadata?", told(string(), "At most 4,096 bytes.")), ("leader_epoch?", epoch()),
         ])),
+        ("TopicLayout", object(true, &[
+            ("zones?", told(list(list(string())), "By partition: the zones where it is near, at most 16. Looked at by rack-aware.")),
+            ("weights?", told(list(json!({"type": "integer", "minimum": 1, "maximum": 1_000_000})), "By partition: its weight. Looked at by weighted.")),
+        ])),
         ("TopicRequest", object(true, &[("partitions!", told(partition(), "1 to 100,000; a topic never shrinks."))])),
         ("GroupConfigPatch", object(true, &config_fields("?"))),
     ]
 }
 
-fn config_fields(mark: &str) -> [(&'static str, Value); 5] {
+fn config_fields(mark: &str) -> [(&'static str, Value); 6] {
     let names = if mark == "?" {
-        ["consumer.session.timeout.ms?", "consumer.heartbeat.interval.ms?", "consumer.heartbeat.interval.pending.ms?", "consumer.assignment.interval.ms?", "offsets.retention.minutes?"]
+        ["consumer.session.timeout.ms?", "consumer.heartbeat.interval.ms?", "consumer.heartbeat.interval.pending.ms?", "consumer.assignment.interval.ms?", "offsets.retention.minutes?", "consumer.assignment.moves.max?"]
     } else {
-        ["consumer.session.timeout.ms!", "consumer.heartbeat.interval.ms!", "consumer.heartbeat.interval.pending.ms!", "consumer.assignment.interval.ms!", "offsets.retention.minutes!"]
+        ["consumer.session.timeout.ms!", "consumer.heartbeat.interval.ms!", "consumer.heartbeat.interval.pending.ms!", "consumer.assignment.interval.ms!", "offsets.retention.minutes!", "consumer.assignment.moves.max!"]
     };
     let range = |s: Setting| json!({"type": "integer", "minimum": s.range().start(), "maximum": s.range().end()});
     [
@@ -181,6 +192,7 @@ fn config_fields(mark: &str) -> [(&'static str, Value); 5] {
         (names[2], told(range(Setting::PendingInterval), "Asked of members with something pending; 0: off.")),
         (names[3], range(Setting::AssignmentInterval)),
         (names[4], told(range(Setting::OffsetsRetention), "How long an offset outlives its commit once nobody subscribes to its topic.")),
+        (names[5], told(range(Setting::MovesMax), "How many partitions one computation of weighted may take from an owner that could keep them; 0: any number.")),
     ]
 }
 
@@ -225,6 +237,7 @@ fn group_schemas() -> Vec<(&'static str, Value)> {
             ("group!", string()), ("type!", reference("GroupType")), ("state!", reference("GroupState")), ("group_epoch!", epoch()), ("target_epoch!", epoch()),
             ("assignor!", string()), ("members!", list(reference("MemberView"))), ("holds!", list(reference("HoldView"))), ("stuck_because!", list(reference("StuckView"))),
             ("quarantined!?", told(string(), "Why the group grants nothing until it is repaired.")),
+            ("generation!?", told(epoch(), "Of a classic group, as the next two.")), ("protocol_type!?", string()), ("protocol!?", string()),
         ])),
         ("MemberView", object(false, &[
             ("member_id!", string()), ("instance_id!?", string()), ("incarnation!", id128()), ("member_epoch!", epoch()), ("member_state!", reference("MemberState")),

@@ -31,6 +31,8 @@ pub const ROUTES: &[(&str, &str)] = &[
     ("put", "/v1/topics/{topic}"),
     ("get", "/v1/topics/{topic}"),
     ("delete", "/v1/topics/{topic}"),
+    ("get", "/v1/topics/{topic}/layout"),
+    ("put", "/v1/topics/{topic}/layout"),
     ("get", "/v1/cluster"),
     ("get", "/metrics"),
     ("get", "/healthz"),
@@ -51,6 +53,7 @@ pub fn router<B: Backend>(node: B) -> Router {
         .route("/v1/groups/{group}/members/{member}", delete(member::delete::<B>))
         .route("/v1/groups/{group}/members/{member}/heartbeat", post(member::heartbeat::<B>))
         .route("/v1/topics", get(topics::list::<B>))
+        .route("/v1/topics/{topic}/layout", get(topics::layout::<B>).put(topics::put_layout::<B>))
         .route("/v1/topics/{topic}", get(topics::get::<B>).put(topics::put::<B>).delete(topics::delete::<B>))
         .route("/v1/cluster", get(ops::cluster::<B>))
         .route("/metrics", get(ops::metrics::<B>))

@@ -127,7 +127,7 @@ async fn malformed_requests_are_named_and_never_reach_the_node() {
     for (body, name) in [
         (with("memberr", json!(1)), "memberr"), (with("member_epoch", json!("0")), "member_epoch"), (with("member_epoch", json!(5_000_000_000u64)), "member_epoch"),
         (with("incarnation", json!("9f0c")), "incarnation"), (with("owned", json!([{"topic":"t","partitions":[0],"x":1}])), "owned[0]"),
-        (with("wait_ms", json!(-1)), "wait_ms"), (with("subscribed_regex", json!(7)), "subscribed_regex"), (with("capacity", json!(3)), "capacity"),
+        (with("wait_ms", json!(-1)), "wait_ms"), (with("subscribed_regex", json!(7)), "subscribed_regex"), (with("capacity", json!(-3)), "capacity"), (with("capacity", json!(5_000_000_000u64)), "capacity"),
     ] {
         let p = call(at, "POST", HEARTBEAT, &body).await.problem(code::INVALID_FIELD);
         assert!(p.detail.contains(name) && !p.retriable, "{name}: {}", p.detail);
@@ -221,6 +221,50 @@ async fn topics_and_settings_are_read_as_they_were_written() {
     assert_eq!(call(at, "GET", config, "").await.json()["consumer.session.timeout.ms"], 9_000);
     call(at, "PATCH", config, "{\"consumer.session.timeout.ms\":null}").await;
     assert!(fake.metadata().group_configs.is_empty());
+}
+
+#[tokio::test]
+async fn layouts_and_revisions_travel_both_ways() {
+    let fake = Fake::default().answers(Ok(Response::Heartbeat(view())));
+    let at = start(&fake).await;
+    let declared = call(at, "PUT", "/v1/topics/t", &json!({"partitions":2}).to_string()).await;
+    assert_eq!((declared.status, declared.header("x-baton-meta-revision")), (200, Some("1")));
+    let layout = json!({"zones":[["north","south"],[]],"weights":[3]});
+    let put = call(at, "PUT", "/v1/topics/t/layout", &layout.to_string()).await;
+    assert_eq!((put.status, put.header("x-baton-meta-revision"), put.json()), (200, Some("2"), layout.clone()));
+    assert_eq!(call(at, "GET", "/v1/topics/t/layout", "").await.json(), layout);
+    let p = call(at, "PUT", "/v1/topics/t/layout", &json!({"weights":[1,2,3]}).to_string()).await.problem(code::INVALID_FIELD);
+    assert!(p.detail.contains("weights"), "{}", p.detail);
+    call(at, "GET", "/v1/topics/none/layout", "").await.problem(code::UNKNOWN_TOPIC);
+    let mut body = heartbeat();
+    (body["capacity"], body["assignor"]) = (json!(3), json!("weighted"));
+    assert_eq!(call(at, "POST", &format!("{HEARTBEAT}?min_meta_revision=2"), &body.to_string()).await.status, 200);
+    let (request, _) = fake.asked();
+    assert_eq!(request.min_meta_revision, 2);
+    let Command::Heartbeat(h) = request.command else { panic!("{request:?}") };
+    assert_eq!((h.capacity, h.assignor.as_deref()), (Some(3), Some("weighted")));
+}
+
+#[tokio::test]
+async fn a_classic_group_is_described_with_its_members_strategy_and_generation() {
+    use baton_coordinator::{classic::*, embedded::Assigned};
+    let bytes = Assigned { partitions: vec![Partition::new("t", 1)], user_data: None }.encode(3).expect("encodes");
+    let member = ClassicMember {
+        instance_id: Some("i".into()), client_id: "c".into(), client_host: "h".into(), session_timeout_ms: 6_000, rebalance_timeout_ms: 6_000, protocols: vec![], assignment: Opaque::from(bytes),
+    };
+    let classic = Classic {
+        phase: Phase::Stable, generation: 4, protocol_type: Some("consumer".into()), protocol: Some("range".into()), members: [("m".into(), Arc::new(member))].into(), ..Classic::default()
+    };
+    let group = GroupView {
+        group: "g".into(), state: GroupState::Stable, group_epoch: 1, target_epoch: 1, assignor: "uniform".into(), stuck_because: vec![], quarantined: None, classic: Some(Box::new(classic)), members: vec![],
+        holds: vec![], partitions: vec![],
+    };
+    let fake = Fake::default().answers(Ok(Response::Group(Box::new(group))));
+    let at = start(&fake).await;
+    let v = call(at, "GET", "/v1/groups/g?min_meta_revision=3", "").await.json();
+    assert_eq!((&v["type"], &v["generation"], &v["protocol"], &v["protocol_type"]), (&json!("classic"), &json!(4), &json!("range"), &json!("consumer")));
+    assert_eq!((&v["members"][0]["member_id"], &v["members"][0]["instance_id"], &v["members"][0]["assigned"]), (&json!("m"), &json!("i"), &json!([{"topic":"t","partitions":[1]}])));
+    assert_eq!(fake.asked().0.min_meta_revision, 3);
 }
 
 #[tokio::test]

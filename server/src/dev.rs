@@ -70,7 +70,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
         let dir = data.join(format!("node-{id}"));
         let peer = format!("127.0.0.1:{}", file.peer_ports[i]);
         let command = [&program, "serve", "--node-id", &id.to_string(), "--data", &dir.display().to_string(), "--http", address, "--peer", &peer,
-            "--peers", &peers.join(","), "--secret-file", &secret.display().to_string(), "--wal-segment-mib", "16"].map(String::from).to_vec();
+            "--peers", &peers.join(","), "--secret-file", &secret.display().to_string(), "--wal-segment-mib", "16", "--group-initial-rebalance-delay-ms", "0"].map(String::from).to_vec();
         let mut node = Node { id, command, log: data.join(format!("node-{id}.log")), child: None, started: Instant::now(), start_again: None, failed: 0 };
         node.start()?;
         nodes.push(node);

@@ -2,6 +2,7 @@
 
 use crate::{args::{self, Args, Opt}, folder::Folder, signals};
 use anyhow::{Context, Result, bail};
+use baton_coordinator::config::Limits;
 use baton_node::{Node, NodeConfig};
 use baton_raft::RaftConfig;
 use baton_storage::{RealDisk, SledHome};
@@ -24,6 +25,9 @@ pub static OPTIONS: &[Opt] = &[
     Opt { name: "secret-file", value: "FILE", default: "", help: "the cluster's secret, the same on all nodes; may be left out on loopback only" },
     Opt { name: "shards", value: "N", default: "8", help: "shards of a new cluster, fixed for its life" },
     Opt { name: "wal-segment-mib", value: "N", default: "64", help: "size of a log file, for a new folder" },
+    Opt { name: "group-max-size", value: "N", default: "100000", help: "members that a group may have" },
+    Opt { name: "group-initial-rebalance-delay-ms", value: "MS", default: "3000", help: "how long the first join of an empty classic group waits for more members" },
+    Opt { name: "group-migration-policy", value: "POLICY", default: "bidirectional", help: "which groups change their protocol with their members: bidirectional, upgrade, downgrade or disabled" },
     Opt { name: "insecure", value: "", default: "", help: "allow addresses that others can reach, although nobody is asked who he is" },
 ];
 
@@ -38,7 +42,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
     let filter = tracing_subscriber::EnvFilter::try_new(std::env::var("BATON_LOG").unwrap_or_else(|_| "info,openraft=warn".into())).context("BATON_LOG")?;
     tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(false).with_env_filter(filter).init();
 
-    let Settings { id, peers, peer, http, advertise, secret, segment_bytes, shards } = settings(&args)?;
+    let Settings { id, peers, peer, http, advertise, secret, segment_bytes, shards, limits } = settings(&args)?;
     let dir = Path::new(args.need("data")?);
     let folder = Folder::open(dir, id, segment_bytes)?;
     let listener = TcpListener::bind(&http).map_err(|e| in_use("http", &http, e))?;
@@ -47,7 +51,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
 
     let raft = RaftConfig { node: id, listen: peer.clone(), secret, ..RaftConfig::default() };
     let (directory, segment_bytes) = (folder.node.directory_id()?, folder.node.wal_segment_bytes);
-    let config = NodeConfig { node: id, http_advertise: advertise, peers, shards, raft, directory, cluster: folder.node.cluster_id()?, segment_bytes, ..NodeConfig::default() };
+    let config = NodeConfig { limits, node: id, http_advertise: advertise, peers, shards, raft, directory, cluster: folder.node.cluster_id()?, segment_bytes, ..NodeConfig::default() };
     tracing::info!(node = id, data = %dir.display(), directory = %folder.node.directory, http, peer, "starting");
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let result = runtime.block_on(serve(config, &folder, listener, stop));
@@ -56,7 +60,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
 }
 
 /// What the options say, checked.
-struct Settings { id: u64, peers: BTreeMap<u64, String>, peer: String, http: String, advertise: String, secret: Vec<u8>, segment_bytes: u64, shards: u16 }
+struct Settings { id: u64, peers: BTreeMap<u64, String>, peer: String, http: String, advertise: String, secret: Vec<u8>, segment_bytes: u64, shards: u16, limits: Limits }
 
 fn settings(args: &Args) -> Result<Settings> {
     let id = args.number("node-id", 1, u64::MAX)?;
@@ -92,7 +96,17 @@ fn settings(args: &Args) -> Result<Settings> {
         None => bail!("nodes on other machines need a --secret-file, the same on all"),
     };
     let segment_bytes = args.number("wal-segment-mib", 1, 1024)? << 20;
-    Ok(Settings { id, peers, peer, http: http.into(), advertise, secret, segment_bytes, shards: args.number("shards", 1, 256)? as u16 })
+    Ok(Settings { id, peers, peer, http: http.into(), advertise, secret, segment_bytes, shards: args.number("shards", 1, 256)? as u16, limits: limits(args)? })
+}
+
+/// What groups may be, beside the settings that each has of its own. To be equal on all nodes: a group follows the leader that it has.
+fn limits(args: &Args) -> Result<Limits> {
+    let mut limits = Limits::default();
+    let members_max = args.number("group-max-size", 1, 100_000)? as usize;
+    (limits.members_max, limits.classic.members_max) = (members_max, members_max);
+    limits.classic.initial_rebalance_delay_ms = args.number("group-initial-rebalance-delay-ms", 0, 300_000)?;
+    limits.classic.migration = args.need("group-migration-policy")?.parse().map_err(|e| anyhow::anyhow!("--group-migration-policy: {e}"))?;
+    Ok(limits)
 }
 
 /// Everything that is wrong with the options, as far as it can be seen without starting.
@@ -105,6 +119,7 @@ pub fn mistakes(args: &Args) -> Vec<String> {
     note(args.need("peers").and_then(args::peers).map(drop));
     note(args.number("shards", 1, 256).map(drop));
     note(args.number("wal-segment-mib", 1, 1024).map(drop));
+    note(limits(args).map(drop));
     if wrong.is_empty() && let Err(e) = settings(args) { wrong.push(format!("{e:#}")); }
     wrong
 }
@@ -160,5 +175,27 @@ fn in_use(what: &str, address: &str, e: std::io::Error) -> anyhow::Error {
     match e.kind() {
         std::io::ErrorKind::AddrInUse => anyhow::anyhow!("--{what} {address} is in use: stop what listens there, or choose another port"),
         _ => anyhow::anyhow!("cannot listen on --{what} {address}: {e}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use baton_coordinator::classic::Migration;
+
+    fn args(more: &[&str]) -> Args {
+        let argv: Vec<String> = more.iter().map(|a| a.to_string()).collect();
+        Args::parse("serve", OPTIONS, &argv, |_| None).expect("options").expect("no help")
+    }
+
+    #[test]
+    fn limits_of_groups_come_from_the_options() {
+        let l = limits(&args(&[])).expect("the defaults");
+        assert_eq!((l.members_max, l.classic.members_max, l.classic.initial_rebalance_delay_ms, l.classic.migration), (100_000, 100_000, 3_000, Migration::Bidirectional));
+        let l = limits(&args(&["--group-max-size", "2", "--group-initial-rebalance-delay-ms", "0", "--group-migration-policy", "upgrade"])).expect("in range");
+        assert_eq!((l.members_max, l.classic.members_max, l.classic.initial_rebalance_delay_ms, l.classic.migration), (2, 2, 0, Migration::Upgrade));
+        for (wrong, word) in [(["--group-max-size", "0"], "group-max-size"), (["--group-initial-rebalance-delay-ms", "300001"], "delay-ms"), (["--group-migration-policy", "both"], "migration-policy")] {
+            assert!(mistakes(&args(&wrong)).join("; ").contains(word), "{wrong:?}");
+        }
     }
 }

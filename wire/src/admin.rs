@@ -1,12 +1,24 @@
 //! Topics, groups, settings and the cluster: what operators and tools ask.
 
-use crate::{TopicPartitions, member::MemberState, null_is_a_value};
+use crate::{TopicPartitions, member::MemberState, null_as_default, null_is_a_value};
 use serde::{Deserialize, Serialize};
 
 /// `PUT /v1/topics/{topic}`: declares or grows; idempotent.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TopicRequest { pub partitions: i32 }
+
+/// `GET|PUT /v1/topics/{topic}/layout`: what the assignors `rack-aware` and `weighted` may know of its partitions. A list ends where the rest is as if never said.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TopicLayout {
+    /// By partition: the zones where it is near.
+    #[serde(default, deserialize_with = "null_as_default")]
+    pub zones: Vec<Vec<String>>,
+    /// By partition: its weight, 1 and above.
+    #[serde(default, deserialize_with = "null_as_default")]
+    pub weights: Vec<u32>,
+}
 
 /// A topic as it stands.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -80,6 +92,13 @@ pub struct GroupView {
     /// Why the group grants nothing until it is repaired; null: it is well.
     #[serde(default)]
     pub quarantined: Option<String>,
+    /// Of a classic group: its generation, what its members are, and the strategy that they share. Null in a consumer group.
+    #[serde(default)]
+    pub generation: Option<i32>,
+    #[serde(default)]
+    pub protocol_type: Option<String>,
+    #[serde(default)]
+    pub protocol: Option<String>,
 }
 
 /// A member of a described group.
@@ -201,6 +220,9 @@ pub struct GroupConfig {
     pub assignment_interval_ms: u64,
     #[serde(rename = "offsets.retention.minutes")]
     pub offsets_retention_minutes: u64,
+    /// 0: any number.
+    #[serde(rename = "consumer.assignment.moves.max", default)]
+    pub moves_max: u64,
 }
 
 /// `PATCH /v1/groups/{group}/config`: absent (None) leaves a setting, null (Some(None)) sets it back to the default.
@@ -217,6 +239,8 @@ pub struct GroupConfigPatch {
     pub assignment_interval_ms: Option<Option<u64>>,
     #[serde(rename = "offsets.retention.minutes", default, deserialize_with = "null_is_a_value", skip_serializing_if = "Option::is_none")]
     pub offsets_retention_minutes: Option<Option<u64>>,
+    #[serde(rename = "consumer.assignment.moves.max", default, deserialize_with = "null_is_a_value", skip_serializing_if = "Option::is_none")]
+    pub moves_max: Option<Option<u64>>,
 }
 
 /// `GET /v1/cluster`, as the answering node sees it.

@@ -26,7 +26,7 @@ codes! {
     INVALID_JSON 400 false "The body is not JSON", "Send one JSON object in the shape that /openapi.json gives.";
     INVALID_FIELD 400 false "A field is unknown, missing or out of range", "Correct the field that the detail names.";
     INVALID_REQUEST 400 false "The request cannot be read", "Correct the request as the detail says.";
-    UNSUPPORTED_ASSIGNOR 400 false "The assignor is not known", "Use uniform or range, or leave it out.";
+    UNSUPPORTED_ASSIGNOR 400 false "The assignor is not known", "Use uniform, range, rack-aware or weighted, or leave it out.";
     NOT_FOUND 404 false "No such path", "See /openapi.json for the paths.";
     METHOD_NOT_ALLOWED 405 false "The path does not take this method", "See /openapi.json for its methods.";
     REQUEST_TIMEOUT 408 true "The body did not arrive in time", "Send the body at once.";

@@ -18,14 +18,14 @@ pub struct HeartbeatRequest {
     pub instance_id: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rack: Option<String>,
-    /// Reserved: refused unless null.
+    /// How much it can carry beside the others, 0 to 1,000,000; never said: 1. The assignor `weighted` looks at it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub capacity: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rebalance_timeout_ms: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subscribed_topics: Option<Vec<String>>,
-    /// Reserved: refused unless null.
+    /// Topics whose whole name it matches, in the syntax of RE2; an empty string takes it back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subscribed_regex: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -42,6 +42,15 @@ pub struct HeartbeatRequest {
     /// How long the sender waits for the answer, besides `wait_ms`. Absent: 5,000.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout_ms: Option<u64>,
+}
+
+/// The query of a request that reads topics or settings: it is answered by a leader that knows at least this meta revision, which `x-baton-meta-revision` told
+/// whoever changed them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MetaQuery {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min_meta_revision: Option<u64>,
 }
 
 /// Partitions of one topic, in a request.
