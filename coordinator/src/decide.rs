@@ -231,6 +231,16 @@ enum Bump {
     Done,
 }
 
+/// Whether a member that subscribes to `topics`, added to a group, changes nothing in what the group knows of topics and settings: those that it knows are as they were, so are
+/// the new ones, and none was made since it last looked.
+fn knows_all(draft: &Draft, group: &GroupId, topics: &BTreeSet<TopicName>) -> bool {
+    let image = draft.context.metadata;
+    draft.group().is_some_and(|g| {
+        image.topics_made_at <= g.metadata_revision && g.config == image.config_of(group) && g.topics.iter().all(|(t, f)| image.topics.get(t) == Some(f))
+            && topics.iter().all(|t| image.topics.get(t) == g.topics.get(t))
+    })
+}
+
 /// Takes over newer facts of the subscribed topics. A topic that went, or was made again under its name, is asked back from whoever
 /// has it, in the same batch (`safety.md` 13), and its offsets go.
 fn refresh_metadata(draft: &mut Draft, group: &GroupId, bump: Bump) {

@@ -308,12 +308,18 @@ fn joined(g: &mut Group, j: &Joined, last_token: &mut u64) -> Result<(), Violati
         fence(g, &j.member, old);
     }
     // Another incarnation of the id is in: those before it are replaced, a late copy of their join must not take its place (`safety.md` 6).
-    for (id, before) in std::mem::take(&mut g.departed) {
-        if id != j.member {
-            g.departed.push_back((id, before));
-        } else if before != j.incarnation {
-            fence(g, &j.member, before);
+    if g.departed.iter().any(|(id, _)| *id == j.member) {
+        for (id, before) in std::mem::take(&mut g.departed) {
+            if id != j.member {
+                g.departed.push_back((id, before));
+            } else if before != j.incarnation {
+                fence(g, &j.member, before);
+            }
         }
+    }
+    if seeded::on(60) && j.member.as_str() == "poison" {
+        let owner = Owner { member: j.member.clone(), incarnation: j.incarnation, token: FencingToken(1), state: OwnerState::Assigned };
+        g.owners.insert(Partition::new("nobody's", 0), owner);
     }
     g.members.insert(j.member.clone(), m);
     Ok(())

@@ -81,7 +81,7 @@ enum What {
 struct Answer {
     ticket: Ticket,
     group: GroupId,
-    /// What was asked; None where the answer is the last word on a request that was held.
+    /// What was asked, of a heartbeat that may be held; None where nothing can be held (any more).
     command: Option<Command>,
     arrived: Millis,
     result: Result<Response, GroupError>,
@@ -140,6 +140,8 @@ struct Leading {
     assigned_at: BTreeMap<GroupId, Millis>,
     /// The image that a group was last compared with.
     facts_seen: BTreeMap<GroupId, u64>,
+    /// A member of a group that had not arrived at the target when it was last looked at.
+    behind: BTreeMap<GroupId, MemberId>,
     /// Work that is out, and its run.
     working: BTreeMap<(GroupId, Kind), Out>,
     runs: u64,
@@ -346,7 +348,7 @@ impl Shard {
         if !again {
             self.step_down();
             self.leading = Some(Leading {
-                node, term, timers: Timers::default(), rearmed_at: now.mono_ms, time_from: (self.state.time_ms, now.mono_ms), sweep_at: now.mono_ms + SWEEP_EVERY_MS, swept: None, tick: false, facts_seen: BTreeMap::new(), working: BTreeMap::new(), runs: term << 32, regexes_at: BTreeMap::new(), queue: VecDeque::new(), in_flight: None, held: BTreeMap::new(), assigned_at: BTreeMap::new(),
+                node, term, timers: Timers::default(), rearmed_at: now.mono_ms, time_from: (self.state.time_ms, now.mono_ms), sweep_at: now.mono_ms + SWEEP_EVERY_MS, swept: None, tick: false, facts_seen: BTreeMap::new(), working: BTreeMap::new(), runs: term << 32, regexes_at: BTreeMap::new(), queue: VecDeque::new(), in_flight: None, held: BTreeMap::new(), assigned_at: BTreeMap::new(), behind: BTreeMap::new(),
                 refused: BTreeMap::new(), touched: Vec::new(), classic: BTreeMap::new(), armed: Vec::new(), lost: BTreeSet::new(),
             });
         }
@@ -448,7 +450,10 @@ impl Shard {
 
     /// The next thing the shell must do; until None.
     pub fn poll(&mut self, now: Now) -> Option<Action> {
-        self.pump(now);
+        // What is ready goes first: with many answers and many that wait, looking at all of these for each of those would take long.
+        if self.out.is_empty() {
+            self.pump(now);
+        }
         self.out.pop_front()
     }
 
@@ -489,7 +494,9 @@ impl Shard {
                 later.push_back(w);
             }
         }
-        l.queue = later;
+        let mut again = soft::check_drafts(l, &self.state, &self.image, &self.limits, &mut self.out, &mut self.stats, &mut drain);
+        again.append(&mut later);
+        l.queue = again;
         let tick = l.tick && l.in_flight.is_none();
         if let Some((entry, mut in_flight)) = drain.close(l.node, l.term, self.state.sequence, tick) {
             l.tick = false;

@@ -38,6 +38,8 @@ impl Timers {
         let gone: Vec<Timer> = self.deadlines.range(from..=to).map(|(t, _)| t.clone()).collect();
         gone.iter().for_each(|t| self.cancel(t));
     }
+    /// When the last timer from `from` to `to`, both included and in the order of timers, is due.
+    pub fn last_between(&self, from: &Timer, to: &Timer) -> Option<Millis> { self.deadlines.range(from..=to).next_back().map(|(_, at)| *at) }
     /// When a timer is due.
     pub fn deadline(&self, timer: &Timer) -> Option<Millis> { self.deadlines.get(timer).copied() }
     /// The next deadline of all.

@@ -82,3 +82,66 @@ fn an_expired_incarnation_is_replaced_once_another_has_joined() {
     assert_eq!(w.beat(copy), Err(GroupError::FencedIncarnation));
     assert_eq!(w.member("a").incarnation, next.incarnation);
 }
+
+/// Many commands change one draft, and all of them are answered as if each had been decided alone.
+#[test]
+fn commands_of_one_drain_build_on_each_other() {
+    let mut w = World::new(&[("t", 6)]);
+    let mut a = Model::new("a", &["t"]);
+    w.join(&mut a);
+    w.pass(200);
+    let mut unknown = Model::new("b", &["t"]).join_request();
+    (unknown.subscribed_topics, unknown.subscribed_regex) = (Some(Default::default()), Some("(".into()));
+    ask_of(&mut w, 901, "g", Model::new("c", &["t"]).join_request());
+    ask_of(&mut w, 902, "g", unknown);
+    ask_of(&mut w, 903, "g", Model::new("d", &["t"]).join_request());
+    ask_of(&mut w, 904, "g", a.steady_request());
+    w.run();
+    assert!(matches!(w.answer(Ticket(902)), Some(Err(GroupError::InvalidRegex { .. }))), "refused after it had written: nothing of it stays");
+    for t in [901, 903, 904] {
+        assert!(matches!(w.answer(Ticket(t)), Some(Ok(Response::Heartbeat(_)))), "{t}");
+    }
+    assert_eq!(w.group().members.keys().map(|m| m.as_str()).collect::<Vec<_>>(), ["a", "c", "d"]);
+    assert_eq!(w.log.len(), 2, "one entry for the first join, one for the drain");
+    assert_eq!((w.shard.stats().refused_batches, w.shard.stats().skipped), (0, 0));
+}
+
+/// A command that breaks an invariant is refused alone: what came before and after it in the same drain is decided as if it had not been there. After three in a row the group
+/// is quarantined, as ever.
+#[cfg(feature = "seeded-bugs")]
+#[test]
+fn a_poisoned_command_is_refused_alone() {
+    use baton_coordinator::seeded;
+    for bug in [60, 61] {
+        let mut w = World::new(&[("t", 6)]);
+        seeded::set(bug);
+        ask_of(&mut w, 901, "g", Model::new("a", &["t"]).join_request());
+        ask_of(&mut w, 902, "g", Model::new("poison", &["t"]).join_request());
+        ask_of(&mut w, 903, "g", Model::new("b", &["t"]).join_request());
+        ask_of(&mut w, 904, "other", Model::new("c", &["t"]).join_request());
+        w.run();
+        let refused = |w: &mut World, t| matches!(w.answer(Ticket(t)), Some(Err(GroupError::Unavailable { reason })) if reason.contains("invariant"));
+        assert!(refused(&mut w, 902), "bug {bug}");
+        for t in [901, 903, 904] {
+            assert!(matches!(w.answer(Ticket(t)), Some(Ok(Response::Heartbeat(_)))), "bug {bug}: {t}");
+        }
+        assert_eq!(w.group().members.keys().map(|m| m.as_str()).collect::<Vec<_>>(), ["a", "b"], "bug {bug}");
+        assert!(!w.group().target.is_empty(), "bug {bug}: the target of the first decision is computed again");
+        // A draft that a record did not fit is not built upon: what came after it goes into the next entry.
+        assert_eq!((w.log.len(), w.shard.stats().refused_batches), (if bug == 60 { 1 } else { 2 }, 1), "bug {bug}");
+        for t in [905, 906] {
+            ask_of(&mut w, t, "g", Model::new("poison", &["t"]).join_request());
+            w.run();
+            assert!(refused(&mut w, t), "bug {bug}: {t}");
+        }
+        let quarantined = w.group().quarantined.is_some();
+        seeded::set(0);
+        // The accepted commands beside the first poison count as a batch that went well.
+        assert_eq!((quarantined, w.shard.stats().refused_batches), (false, 3), "bug {bug}");
+        seeded::set(bug);
+        ask_of(&mut w, 907, "g", Model::new("poison", &["t"]).join_request());
+        w.run();
+        seeded::set(0);
+        assert!(w.group().quarantined.is_some(), "bug {bug}");
+    }
+}

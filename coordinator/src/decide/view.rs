@@ -6,13 +6,13 @@ use crate::{config::lease_ms, draft::Context};
 /// The whole picture for a member that has just been heard.
 pub fn heartbeat_view(g: &Group, m: &Member, h: &Heartbeat) -> HeartbeatView {
     let current = h.epoch > 0 && h.assignment_revision == m.assignment_revision;
-    let assignment: BTreeMap<Partition, FencingToken> = m.assigned.iter().map(|(p, x)| (p.clone(), x.token)).collect();
-    let topic_ids = assignment.keys().filter_map(|p| g.topics.get(&p.topic).map(|t| (p.topic.clone(), t.id))).collect();
+    let assignment: Option<BTreeMap<Partition, FencingToken>> = (!current).then(|| m.assigned.iter().map(|(p, x)| (p.clone(), x.token)).collect());
+    let topic_ids = assignment.iter().flat_map(BTreeMap::keys).filter_map(|p| g.topics.get(&p.topic).map(|t| (p.topic.clone(), t.id))).collect();
     HeartbeatView {
         member: h.member.clone(), member_epoch: m.epoch, group_epoch: g.epoch, member_state: m.state,
         heartbeat_interval_ms: interval_ms(g, m),
         session_timeout_ms: m.session_told_ms, lease_ms: lease_ms(m.session_told_ms), assignment_revision: m.assignment_revision,
-        assignment: (!current).then_some(assignment), pending_revocation: m.pending.keys().cloned().collect(), taken: BTreeSet::new(), topic_ids,
+        assignment, pending_revocation: m.pending.keys().cloned().collect(), taken: BTreeSet::new(), topic_ids,
         waited_at_most_ms: h.wait_ms.min(heartbeat::wait_max_ms(m.session_told_ms)),
     }
 }
