@@ -104,4 +104,14 @@ mod tests {
 
     #[test]
     fn the_names_are_those_of_the_assignors() { assert_eq!(SERVER.map(Assignor::name), ASSIGNORS); }
+
+    /// `b` was made before `a`: so it is dealt out first.
+    #[test]
+    fn topics_are_visited_in_the_order_of_their_ids() {
+        let names: BTreeSet<TopicName> = ["a".into(), "b".into()].into();
+        let by_name = Input { subscriptions: [("m".into(), names.clone()), ("n".into(), names)].into(), topics: [("a".into(), 1), ("b".into(), 1)].into(), ..Input::default() };
+        let by_id = Input { ids: [("a".into(), 2), ("b".into(), 1)].into(), ..by_name.clone() };
+        let first = |input: &Input| assign("uniform", input)[&MemberId::from("m")].iter().map(|p| p.topic.to_string()).collect::<Vec<_>>();
+        assert_eq!((first(&by_name), first(&by_id)), (vec!["a".to_string()], vec!["b".to_string()]));
+    }
 }

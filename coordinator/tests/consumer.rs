@@ -99,6 +99,29 @@ fn a_static_place_is_one_process_at_a_time() {
     assert!(w.group().members.is_empty() && w.group().owners.is_empty() && w.group().instances.is_empty());
 }
 
+/// A member that is in joins under the instance id of one that is away: it goes on in that place, and what it had in its own is free and soon somebody's.
+#[test]
+fn a_member_takes_the_place_of_one_that_is_away_and_gives_up_its_own() {
+    let mut w = World::new(&[("t", 4)]);
+    let (mut a, mut b, mut c) = (Kafka::fixed("a", "i", &["t"]), Kafka::new("b", &["t"]), Kafka::new("c", &["t"]));
+    for k in [&mut a, &mut b, &mut c] {
+        w.kjoin(k);
+        w.pass(200);
+    }
+    w.ksettle(&mut [&mut a, &mut b, &mut c]);
+    let (place, own) = (a.has(), b.has());
+    let other = Kafka { instance: Some("i".into()), ..b.clone() };
+    assert_eq!(code(w.consumer(other.join())), "UNRELEASED_INSTANCE_ID", "its holder is there");
+    w.consumer(ConsumerHeartbeat { epoch: -2, ..a.beat() }).expect("away");
+    let mut b = other;
+    w.kjoin(&mut b);
+    assert!(place.iter().all(|p| b.has().contains(p)) && !w.group().members.contains_key(&MemberId::from("a")));
+    assert_eq!(w.group().instances[&InstanceId::from("i")], MemberId::from("b"));
+    w.ksettle(&mut [&mut b, &mut c]);
+    assert!(own.iter().all(|p| b.has().contains(p) || c.has().contains(p)), "nothing is left without an owner");
+    assert_eq!(code(w.consumer(a.beat())), "FENCED_INSTANCE_ID");
+}
+
 /// `safety.md` 15: what a Kafka member gives up is free at once for an HTTP member; what an HTTP member gave up is held, also for Kafka members.
 #[test]
 fn in_a_mixed_group_a_kafka_member_frees_and_an_http_member_holds() {
