@@ -9,6 +9,8 @@ mod api;
 mod boot_rt;
 mod checkpoint;
 mod cut;
+#[cfg(madsim)]
+pub mod faults;
 mod group;
 mod identity;
 mod lease;
