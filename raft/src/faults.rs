@@ -181,20 +181,3 @@ pub fn reach(point: &'static str, group: u16) -> bool {
 pub async fn pass(point: &'static str, group: u16) {
     if reach(point, group) { tokio::task::yield_now().await; }
 }
-
-/// A named point of a task's code, for the simulation. Nothing in any other build.
-#[macro_export]
-macro_rules! failpoint {
-    ($point:literal, $group:expr) => {
-        #[cfg(madsim)]
-        $crate::faults::pass($point, $group).await;
-    };
-}
-/// The same in code that does not wait.
-#[macro_export]
-macro_rules! failpoint_sync {
-    ($point:literal, $group:expr) => {
-        #[cfg(madsim)]
-        $crate::faults::reach($point, $group);
-    };
-}

@@ -41,8 +41,8 @@ mod cli {
             }
             Some("replay") => replay(args.get(1).context("replay SEED [--bug N] [--html FILE]")?.parse()?, bug, value("--html")),
             Some("speed") => { speed(); Ok(()) }
-            Some("mutants") => mutants(value("--seeds").map_or(Ok(60), |b| b.parse())?, bug),
-            Some("soak") => soak::soak(value("--hours").context("soak --hours H [--state FILE]")?.parse()?, &value("--state").unwrap_or("target/sim-soak.json".into())),
+            Some("mutants") => mutants(value("--seeds").map_or(Ok(150), |b| b.parse())?, jobs, bug),
+            Some("soak") => soak::soak(value("--hours").context("soak --hours H [--state FILE]")?.parse()?, &value("--state").unwrap_or("target/sim-soak.json".into()), jobs),
             _ => bail!("cluster-sim run --seeds A..B [--jobs N] [--bug N] [--html FILE] | replay SEED [--bug N] [--html FILE] | mutants [--seeds N] [--bug N] | soak --hours H [--state FILE]"),
         }
     }
@@ -112,16 +112,22 @@ mod cli {
         bail!("{text}\nof its {} acts these are enough:\n{}", o.plan.acts.len(), acts.join("\n"))
     }
 
-    fn mutants(most: u64, only: u8) -> Result<()> {
+    fn mutants(most: u64, jobs: usize, only: u8) -> Result<()> {
         println!("| bug | what | caught by | seeds needed | branch reached |\n| --- | --- | --- | --- | --- |");
         let mut missed = Vec::new();
         for bug in BUGS.iter().filter(|b| only == 0 || only == b.number) {
-            let mut reached = 0;
-            let found = (0..most).find_map(|seed| {
-                let o = run(seed, bug.number);
-                reached += o.reached;
-                o.broken.map(|(at, why)| (seed, at, why))
-            });
+            let (mut reached, mut found) = (0, None);
+            // A handful at a time, so that the first that fails is the lowest seed.
+            let step = 2 * jobs.max(1) as u64;
+            for from in (0..most).step_by(step as usize) {
+                let mut all = Vec::new();
+                play_seeds(from..(from + step).min(most), jobs, bug.number, |o| {
+                    reached += o.reached;
+                    all.extend(o.broken.map(|(at, why)| (o.seed, at, why)));
+                });
+                found = all.into_iter().min_by_key(|(seed, ..)| *seed);
+                if found.is_some() { break; }
+            }
             match found {
                 Some((seed, at, why)) => {
                     println!("| {} | {} | {} | {} | {reached} |", bug.number, bug.what, why.invariant, seed + 1);

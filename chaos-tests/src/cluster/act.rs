@@ -79,6 +79,8 @@ pub const POINTS: [&str; 17] = [
     "checkpoint about to be written", "checkpoint written", "snapshot about to be saved", "snapshot file written", "snapshot file named", "snapshot saved", "installation announced",
     "installation saved", "installation in the store", "shard about to be served", "answer about to leave",
 ];
+/// Those that every node passes again and again.
+pub const OFTEN: [&str; 6] = ["records durable, nobody told", "entry about to be applied", "entry applied, nobody told", "checkpoint about to be written", "checkpoint written", "answer about to leave"];
 /// Everything that must happen in a batch of stories: a fault that never fires proves nothing.
 pub const KINDS: [&str; 62] = [
     "leader killed", "node killed", "all nodes killed", "node killed in mid-write", "node paused", "leader paused", "all nodes paused", "nodes deaf to each other", "leader alone cut off", "network split",

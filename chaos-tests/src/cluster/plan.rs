@@ -1,7 +1,7 @@
 //! What one seed draws: sizes, how unwell everything is, and a schedule of acts. Every seed takes another mix of kinds ("swarm"). The schedule is
 //! plain data, so that a failing one can be shrunk by leaving acts out. The acts themselves are in `act`.
 
-use super::act::{Act, POINTS};
+use super::act::{Act, OFTEN, POINTS};
 use baton_core_sim::rng::Rng;
 
 /// Simulated ms.
@@ -50,9 +50,9 @@ pub const BEGIN: Ms = 6_000;
 /// The bound of clocks that the margins are made for (`safety.md` 10).
 pub const DRIFT_PPM: i64 = 50_000;
 /// What a random mix is made of: one number for each kind of `draw_act`.
-const ACTS: u64 = 41;
+const ACTS: u64 = 43;
 /// The kinds that stories are aimed at, one at a time while members come and go.
-const AIMED: [u64; 15] = [2, 6, 9, 17, 21, 34, 35, 36, 36, 37, 38, 39, 40, 31, 24];
+const AIMED: [u64; 17] = [2, 6, 9, 17, 21, 34, 35, 36, 36, 37, 38, 39, 40, 31, 24, 30, 30];
 /// More rarely drawn in a random mix: they take a node away for long.
 const HEAVY: [u64; 4] = [2, 34, 37, 39];
 
@@ -69,8 +69,9 @@ impl Plan {
             drift_ppm: *r.pick(&[0, 0, 10_000, DRIFT_PPM, DRIFT_PPM]).unwrap_or(&0),
             copies: (rate(&mut r, 50, 60), *r.pick(&[300, 3_000, 20_000, 120_000]).unwrap_or(&300)), half_open: rate(&mut r, 40, 15),
             peer_copies: (rate(&mut r, 40, 40) as u32, *r.pick(&[20, 400, 4_000]).unwrap_or(&20)), late_timers: (rate(&mut r, 40, 50) as u32, *r.pick(&[20, 200]).unwrap_or(&20)),
-            zombie_pct: rate(&mut r, 40, 60), readers: r.below(3), quiet_ms: if r.pct(10) { 120_000 } else { 0 }, aimed: r.pct(40), acts: Vec::new(), calm_at: BEGIN + r.range(12_000, 28_000),
+            zombie_pct: rate(&mut r, 40, 60), readers: r.below(3), quiet_ms: 0, aimed: r.pct(40), acts: Vec::new(), calm_at: BEGIN + r.range(12_000, 28_000),
         };
+        if plan.copies.1 == 120_000 && plan.copies.0 > 0 && r.pct(25) { plan.quiet_ms = 100_000; }
         if plan.aimed { plan.aim(&mut r) } else { plan.mix(&mut r) }
         plan
     }
@@ -135,12 +136,16 @@ impl Plan {
             21 => Act::Split { shard: any, odd: r.pct(50), ms: long * 2 },
             22 => Act::Session { group: any, ms: *r.pick(&[3_000, 4_000, 6_000]).unwrap_or(&3_000) },
             23 => Act::Reconfigure { node, snapshot_every: r.range(15, 60), checkpoint_ms: r.range(100, 5_000), down: down / 8 },
-            24 | 25 => Act::Trap { node: r.below(4), point: *r.pick(&POINTS).unwrap_or(&POINTS[0]), passes: *r.pick(&[0, 0, 1, 5, 40]).unwrap_or(&0), pause: if r.pct(25) { pause } else { 0 }, down },
+            24 | 25 | 41 | 42 => {
+                // Half of them where every node comes by all the time.
+                let point = if r.pct(50) { r.pick(&OFTEN) } else { r.pick(&POINTS) };
+                Act::Trap { node: r.below(4), point: point.unwrap_or(&POINTS[0]), passes: *r.pick(&[0, 0, 1, 5]).unwrap_or(&0), pause: if r.pct(25) { pause } else { 0 }, down }
+            }
             26 => Act::WallClock { shard: any, by_ms: *r.pick(&[-3_600_000, -900, 700, 30 * 86_400_000]).unwrap_or(&700) },
             27 => Act::SlowDisk { node, by_ms: r.range(10, 400), ms: pause * 2 },
             28 => Act::FullDisk { node, ms: pause * 2 },
             29 => Act::FailSync { node, files: r.pct(30), clean: r.pct(50), down },
-            30 => Act::FlipBit { node, of: r.below(3), at: r.bits(), down: down / 2 },
+            30 => Act::FlipBit { node, of: if self.snapshot_every < 100 && r.pct(60) { 1 } else { r.below(3) }, at: r.bits(), down: down / 2 },
             31 => Act::ChangeSession { group: any, from: self.session_ms * 4, down },
             32 => Act::JoinStorm { group: any, members: r.range(4, 9) },
             33 => Act::FlapMember { group: any, times: r.range(2, 5), ms: r.range(100, 1_800) },
