@@ -109,6 +109,14 @@ impl Http {
         #[cfg(madsim)]
         match crate::tap::ask(&crate::tap::Sent { addr, method: &method, path, body: body.as_deref() }) {
             crate::tap::Fate::Carried => {}
+            crate::tap::Fate::Late(by) => {
+                let late = async {
+                    let answer = self.carry(addr, method, path, body, timeout).await;
+                    tokio::time::sleep(by).await;
+                    answer
+                };
+                return tokio::time::timeout(timeout, late).await.unwrap_or_else(|_| Err(Error::Unreachable(format!("{addr}: no answer in {} ms", timeout.as_millis()))));
+            }
             fate => {
                 if fate == crate::tap::Fate::Unheard { tokio::spawn(crate::tap::copy(addr.into(), method, path.into(), body)); }
                 tokio::time::sleep(timeout).await;

@@ -13,6 +13,8 @@ pub enum Fate {
     Swallowed,
     /// It is carried out, but no answer ever comes.
     Unheard,
+    /// Its answer comes so much later.
+    Late(Duration),
 }
 /// A request that is about to be sent.
 pub struct Sent<'a> { pub addr: &'a str, pub method: &'a Method, pub path: &'a str, pub body: Option<&'a [u8]> }

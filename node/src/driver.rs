@@ -38,6 +38,8 @@ const GAP_MS: Millis = 1_500;
 const GATE_TIMEOUT: Duration = Duration::from_millis(2_000);
 /// A lease check that takes longer has failed.
 const CHECK_TIMEOUT: Duration = Duration::from_millis(1_000);
+/// A shard that is stopped here is given away this often, until somebody takes it.
+const STAND_BACK_EVERY_MS: Millis = 500;
 /// Callers that went away are looked for this often.
 const SWEEP_EVERY_MS: Millis = 1_000;
 
@@ -118,6 +120,8 @@ pub struct Driver {
     proposals: Arc<Proposals>,
     swept: Millis,
     image_revision: u64,
+    /// Since when, or when it was last seen to, that others lead while the shard is stopped here.
+    stood_back: Option<Millis>,
 }
 
 #[derive(Default)]
@@ -133,7 +137,7 @@ impl Driver {
         let now = clock.now().mono_ms;
         Driver {
             node, slot, meta, group, clock, mail, callers: BTreeMap::new(), last_ticket: 0, ready: Vec::new(), check: None, checking: Vec::new(), check_timers: false,
-            last_check: now, last_good: now, lapsed: false, gate: None, gate_term: 0, gate_retry: 0, gate_began: 0, last_led: 0, proposals: Arc::default(), swept: now, image_revision: 0,
+            last_check: now, last_good: now, lapsed: false, gate: None, gate_term: 0, gate_retry: 0, gate_began: 0, last_led: 0, proposals: Arc::default(), swept: now, image_revision: 0, stood_back: None,
         }
     }
 
@@ -177,6 +181,7 @@ impl Driver {
         {
             self.step_down();
         }
+        self.stand_back();
         if !may {
             self.gate = None;
             return;
@@ -189,6 +194,24 @@ impl Driver {
             }
             self.gate_term = status.term;
             self.gate = Some(Box::pin(gate(self.group.clone(), self.slot.clone(), self.proposals.clone(), status, self.last_led)));
+        }
+    }
+
+    /// A node that has stopped a shard does not lead it: nobody would serve the shard (`safety.md` 27).
+    fn stand_back(&mut self) {
+        let (stopped, now) = (self.slot.stopped().is_some() && !seeded::on(48), self.clock.now().mono_ms);
+        match self.stood_back {
+            None if !stopped => {}
+            Some(_) if !stopped => {
+                self.stood_back = None;
+                self.group.come_forward();
+            }
+            Some(at) if now < at + STAND_BACK_EVERY_MS => {}
+            _ => {
+                self.stood_back = Some(now);
+                let group = self.group.clone();
+                tokio::spawn(async move { group.stand_back().await });
+            }
         }
     }
 

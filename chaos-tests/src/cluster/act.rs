@@ -37,6 +37,8 @@ pub enum Act {
     OldVersion { node: u64, ms: Ms },
     /// A node (0: the leader of shard 0) dies at a named point of the code, or stands still there.
     Trap { node: u64, point: &'static str, passes: u64, pause: Ms, down: Ms },
+    /// A node that was cut off for long is given a snapshot, and dies at a point of its installation.
+    CrashInstall { node: u64, point: &'static str, ms: Ms, down: Ms },
     /// The wall clock of a shard's leader jumps.
     WallClock { shard: u64, by_ms: i64 },
     SlowDisk { node: u64, by_ms: Ms, ms: Ms },
@@ -79,10 +81,14 @@ pub const POINTS: [&str; 17] = [
     "checkpoint about to be written", "checkpoint written", "snapshot about to be saved", "snapshot file written", "snapshot file named", "snapshot saved", "installation announced",
     "installation saved", "installation in the store", "shard about to be served", "answer about to leave",
 ];
+/// The way of a leader's snapshot at its receiver.
+pub const INSTALL: [&str; 5] = ["installation announced", "snapshot file written", "snapshot file named", "installation saved", "installation in the store"];
 /// Those that every node passes again and again.
 pub const OFTEN: [&str; 6] = ["records durable, nobody told", "entry about to be applied", "entry applied, nobody told", "checkpoint about to be written", "checkpoint written", "answer about to leave"];
 /// Everything that must happen in a batch of stories: a fault that never fires proves nothing.
-pub const KINDS: [&str; 62] = [
+pub const KINDS: [&str; 64] = [
+    "answer late",
+    "node killed while it installs a snapshot",
     "leader killed", "node killed", "all nodes killed", "node killed in mid-write", "node paused", "leader paused", "all nodes paused", "nodes deaf to each other", "leader alone cut off", "network split",
     "link cut one way", "link flaps", "follower bounced under a lease", "vote forgotten", "messages lost", "messages late", "leadership transferred", "rolling restart", "restart with other settings",
     "earlier version among later ones", "node killed at a point", "node paused at a point", "wall clock jumps", "leader whose wall clock is a month ahead", "slow disk", "full disk", "sync failed",
@@ -104,6 +110,7 @@ impl Act {
             Act::PauseAll { ms, .. } => ms + 4_000,
             Act::ForgetVote { .. } => 9_000,
             Act::OldCopy { age, .. } => age + 8_000,
+            Act::CrashInstall { ms, .. } => ms + 8_000,
             Act::EmptyDisk { ms, .. } | Act::OldVersion { ms, .. } | Act::OldMetadata { ms, .. } | Act::Twin { ms, .. } => ms + 4_000,
             _ => 4_000,
         }
@@ -111,7 +118,7 @@ impl Act {
     /// Left half done it would leave the cluster, or what is known of it, in disorder.
     pub fn must_end(&self) -> bool {
         matches!(self, Act::FlipBit { .. } | Act::EmptyDisk { .. } | Act::OldCopy { .. } | Act::OldVersion { .. } | Act::ForgetVote { .. } | Act::DeleteTopic { .. } | Act::DeleteGroup { .. }
-            | Act::StopClock { .. } | Act::FailSync { .. } | Act::ChangeSession { .. } | Act::Trap { .. } | Act::JoinStorm { .. } | Act::FlapMember { .. } | Act::GrowTopic { .. })
+            | Act::StopClock { .. } | Act::FailSync { .. } | Act::ChangeSession { .. } | Act::Trap { .. } | Act::CrashInstall { .. } | Act::JoinStorm { .. } | Act::FlapMember { .. } | Act::GrowTopic { .. })
     }
     /// The name under which it is counted.
     pub fn kind(&self) -> &'static str {
@@ -136,6 +143,7 @@ impl Act {
             Act::RollingRestart { .. } => "rolling restart",
             Act::Reconfigure { .. } => "restart with other settings",
             Act::OldVersion { .. } => "earlier version among later ones",
+            Act::CrashInstall { .. } => "node killed while it installs a snapshot",
             Act::Trap { pause: 0, .. } => "node killed at a point",
             Act::Trap { .. } => "node paused at a point",
             Act::WallClock { by_ms, .. } if *by_ms > 86_400_000 => "leader whose wall clock is a month ahead",

@@ -94,11 +94,15 @@ pub async fn carry_out(world: &Arc<World>, topics: &Topics, act: Act) {
             world.care(*node, |c| (c.snapshot_every, c.checkpoint_ms) = (Some(*snapshot_every), Some(*checkpoint_ms)));
             bounce(world, &[*node], *down, true).await
         }
-        Act::OldVersion { node, ms } => world.take(&[*node]) && {
-            let done = old_version(world, *node, *ms).await;
-            world.give_back(&[*node]);
-            done
+        Act::OldVersion { node, ms } => match if *node == 0 { world.leader(0) } else { Some(*node) } {
+            Some(node) if world.take(&[node]) => {
+                let done = old_version(world, node, *ms).await;
+                world.give_back(&[node]);
+                done
+            }
+            _ => false,
         },
+        Act::CrashInstall { node, point, ms, down } => crash_install(world, *node, point, *ms, *down).await,
         Act::Trap { node, point, passes, pause: stop, down } => trap(world, *node, point, *passes, *stop, *down).await,
         Act::WallClock { shard: s, by_ms } => match world.leader(shard(world, *s)) {
             Some(n) => { faults::change(world.host(n), |h| h.wall_us += by_ms * 1_000); true }
@@ -204,6 +208,15 @@ async fn old_version(world: &World, node: u64, ms: Ms) -> bool {
     world.care(node, |c| c.old_version = true);
     again(world, node).await;
     pause(ms).await;
+    // Where nothing else is done to anybody: it must not keep the leadership of what it cannot serve.
+    if world.plan.aimed {
+        for s in 0..world.plan.shards {
+            let stuck = |w: &World| w.leader(s) == Some(node) && w.seen().nodes.get(&node).and_then(|n| n.standing(s)).is_some_and(|(_, _, stopped)| stopped.is_some());
+            let end = world.now() + 5_000;
+            while stuck(world) && world.now() < end { pause(100).await; }
+            if stuck(world) { world.broken("live", format!("node {node} leads shard {s}, which it has stopped, and nobody serves it")); }
+        }
+    }
     faults::change(host, |h| h.knows_level = None);
     again(world, node).await;
     // What it keeps is applied by the end of its start.
@@ -232,6 +245,15 @@ async fn trap(world: &Arc<World>, node: u64, point: &'static str, passes: u64, s
     while world.now() < end && times(world) == before { pause(50).await; }
     faults::set_trap(world.host(node), None);
     times(world) > before
+}
+
+async fn crash_install(world: &Arc<World>, node: u64, point: &'static str, ms: Ms, down: Ms) -> bool {
+    if !world.is_up(node) || !world.is_free(node) { return false; }
+    world.cut(node, false);
+    pause(ms).await;
+    world.cut(node, true);
+    if !world.is_up(node) || !world.is_free(node) { return false; }
+    trap(world, node, point, 0, 0, down).await
 }
 
 fn set_spring(world: &Arc<World>, node: u64, point: &'static str, group: Option<u16>, passes: u64, spring: Spring) {

@@ -57,7 +57,7 @@ pub struct Work { pub grants: u64, pub uses: u64, pub commits: u64, pub fetches:
 /// A seeded bug of the shell around the core: its number in `docs/evidence.md`, and the invariants named in advance that may catch it.
 pub struct SeededBug { pub number: u8, pub what: &'static str, pub caught_by: &'static [&'static str] }
 /// The bugs that the stories of a cluster must find.
-pub const BUGS: [SeededBug; 13] = [
+pub const BUGS: [SeededBug; 14] = [
     SeededBug { number: 2, what: "assign before the revocation is confirmed (the canary)", caught_by: &["one-owner", "one-believer"] },
     SeededBug { number: 7, what: "leader answers after losing its lease", caught_by: &["one-believer", "fencing", "durable"] },
     SeededBug { number: 12, what: "entry acknowledged before fsync", caught_by: &["durable", "replicas-agree", "epochs", "panic"] },
@@ -70,6 +70,7 @@ pub const BUGS: [SeededBug; 13] = [
     SeededBug { number: 45, what: "the lease counted from the answer's arrival", caught_by: &["one-believer", "fencing"] },
     SeededBug { number: 46, what: "a node restarts with the vote before its last", caught_by: &["one-leader", "lease"] },
     SeededBug { number: 47, what: "a new leader serves before it has applied what was committed before it", caught_by: &["durable", "timers", "epochs"] },
+    SeededBug { number: 48, what: "a node leads a shard that it has stopped", caught_by: &["live"] },
     SeededBug { number: 30, what: "the restart guard left out", caught_by: &["lease"] },
 ];
 

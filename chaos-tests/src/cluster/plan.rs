@@ -1,7 +1,7 @@
 //! What one seed draws: sizes, how unwell everything is, and a schedule of acts. Every seed takes another mix of kinds ("swarm"). The schedule is
 //! plain data, so that a failing one can be shrunk by leaving acts out. The acts themselves are in `act`.
 
-use super::act::{Act, OFTEN, POINTS};
+use super::act::{Act, INSTALL, OFTEN, POINTS};
 use baton_core_sim::rng::Rng;
 
 /// Simulated ms.
@@ -28,6 +28,8 @@ pub struct Plan {
     /// So many requests of members in a thousand come again, at most so much later; so many meet a connection that is dead at the other end.
     pub copies: (u64, Ms),
     pub half_open: u64,
+    /// So many answers of a thousand come late, by at most so much.
+    pub slow_answers: (u64, Ms),
     /// The same of messages between nodes, and of their timers: how many in a thousand, and at most how late.
     pub peer_copies: (u32, Ms),
     pub late_timers: (u32, Ms),
@@ -50,11 +52,11 @@ pub const BEGIN: Ms = 6_000;
 /// The bound of clocks that the margins are made for (`safety.md` 10).
 pub const DRIFT_PPM: i64 = 50_000;
 /// What a random mix is made of: one number for each kind of `draw_act`.
-const ACTS: u64 = 43;
+const ACTS: u64 = 44;
 /// The kinds that stories are aimed at, one at a time while members come and go.
-const AIMED: [u64; 17] = [2, 6, 9, 17, 21, 34, 35, 36, 36, 37, 38, 39, 40, 31, 24, 30, 30];
+const AIMED: [u64; 19] = [2, 6, 9, 17, 21, 34, 35, 36, 36, 37, 38, 39, 39, 40, 31, 24, 30, 30, 43];
 /// More rarely drawn in a random mix: they take a node away for long.
-const HEAVY: [u64; 4] = [2, 34, 37, 39];
+const HEAVY: [u64; 5] = [2, 34, 37, 39, 43];
 
 impl Plan {
     /// Draws the story of a seed.
@@ -67,7 +69,7 @@ impl Plan {
             session_ms: *r.pick(&[3_000, 4_000, 6_000]).unwrap_or(&4_000), slow_ms: *r.pick(&[20, 300, 2_000]).unwrap_or(&20), slow_pct: r.below(50),
             long_poll_ms: *r.pick(&[0, 0, 700]).unwrap_or(&0), commit_pct: *r.pick(&[0, 3, 40]).unwrap_or(&40), snapshot_every: r.range(20, 400), guard_ms: 660,
             drift_ppm: *r.pick(&[0, 0, 10_000, DRIFT_PPM, DRIFT_PPM]).unwrap_or(&0),
-            copies: (rate(&mut r, 50, 60), *r.pick(&[300, 3_000, 20_000, 120_000]).unwrap_or(&300)), half_open: rate(&mut r, 40, 15),
+            copies: (rate(&mut r, 50, 60), *r.pick(&[300, 3_000, 20_000, 120_000]).unwrap_or(&300)), half_open: rate(&mut r, 40, 15), slow_answers: (rate(&mut r, 40, 500), *r.pick(&[100, 1_300]).unwrap_or(&100)),
             peer_copies: (rate(&mut r, 40, 40) as u32, *r.pick(&[20, 400, 4_000]).unwrap_or(&20)), late_timers: (rate(&mut r, 40, 50) as u32, *r.pick(&[20, 200]).unwrap_or(&20)),
             zombie_pct: rate(&mut r, 40, 60), readers: r.below(3), quiet_ms: 0, aimed: r.pct(40), acts: Vec::new(), calm_at: BEGIN + r.range(12_000, 28_000),
         };
@@ -91,6 +93,8 @@ impl Plan {
     /// One thing at a time, undisturbed by others, while members come and go: what a random mix nearly never leaves in peace for long enough.
     fn aim(&mut self, r: &mut Rng) {
         let kind = *r.pick(&AIMED).unwrap_or(&AIMED[0]);
+        // Only those who missed more than the log keeps are given a snapshot.
+        if kind == 43 { (self.snapshot_every, self.commit_pct) = (r.range(15, 40), 40); }
         let mut at = BEGIN;
         for _ in 0..r.range(1, 3) {
             let act = self.draw_act(kind, r);
@@ -154,7 +158,8 @@ impl Plan {
             36 => Act::PauseAll { ms: self.session_ms * 3 / 2, links: r.pct(70) },
             37 => if self.aimed { Act::OldCopy { node, age: r.range(6_000, 9_000) } } else { Act::StopClock { member: any, ms: self.session_ms * 3 } },
             38 => Act::Twin { member: any, ms: long },
-            39 => Act::OldVersion { node, ms: r.range(2_000, 6_000) },
+            43 => Act::CrashInstall { node, point: r.pick(&INSTALL).unwrap_or(&INSTALL[0]), ms: r.range(4_000, 9_000), down: down / 4 },
+            39 => Act::OldVersion { node: if r.pct(60) { 0 } else { node }, ms: r.range(2_000, 6_000) },
             _ => match r.below(4) {
                 0 => Act::DeleteTopic { group: any, gone: *r.pick(&[0, 30, 2_500]).unwrap_or(&0) },
                 1 => Act::OldMetadata { shard: any, ms: if self.aimed { 30_000 } else { long } },

@@ -15,6 +15,7 @@ use serde_json::json;
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, atomic::Ordering::SeqCst},
+    time::Duration,
 };
 
 /// As the declarations say.
@@ -222,6 +223,11 @@ pub fn tamper(world: &Arc<World>) {
         if thread_rng().gen_range(0..1_000) < world.plan.half_open {
             world.fired("connection half open");
             return if thread_rng().gen_bool(0.5) { Fate::Swallowed } else { Fate::Unheard };
+        }
+        let (per_mille, most) = world.plan.slow_answers;
+        if thread_rng().gen_range(0..1_000) < per_mille {
+            world.fired("answer late");
+            return Fate::Late(Duration::from_millis(thread_rng().gen_range(1..=most)));
         }
         Fate::Carried
     });
