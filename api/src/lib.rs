@@ -12,6 +12,8 @@ mod node;
 mod offsets;
 mod openapi;
 mod ops;
+#[cfg(madsim)]
+mod quiet;
 mod routes;
 mod serve;
 mod topics;

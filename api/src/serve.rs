@@ -71,6 +71,8 @@ async fn connection(stream: TcpStream, router: Router, stop: Stop) {
     http.max_buf_size(HEAD_BUFFER);
     #[cfg(not(madsim))]
     http.timer(timer::TokioTimer).header_read_timeout(timer::HEAD_WITHIN);
+    #[cfg(madsim)]
+    let stream = crate::quiet::Quiet::new(stream);
     let mut conn = pin!(http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router)));
     tokio::select! { biased;
         _ = stop.gently.acquire() => {}

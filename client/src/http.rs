@@ -106,6 +106,26 @@ impl Http {
 
     /// Sends once. An error says nothing about whether the request was carried out.
     async fn send(&self, addr: &str, method: Method, path: &str, body: Option<Vec<u8>>, timeout: Duration) -> Result<Reply, Error> {
+        #[cfg(madsim)]
+        match crate::tap::ask(&crate::tap::Sent { addr, method: &method, path, body: body.as_deref() }) {
+            crate::tap::Fate::Carried => {}
+            crate::tap::Fate::Late(by) => {
+                let late = async {
+                    let answer = self.carry(addr, method, path, body, timeout).await;
+                    tokio::time::sleep(by).await;
+                    answer
+                };
+                return tokio::time::timeout(timeout, late).await.unwrap_or_else(|_| Err(Error::Unreachable(format!("{addr}: no answer in {} ms", timeout.as_millis()))));
+            }
+            fate => {
+                if fate == crate::tap::Fate::Unheard { tokio::spawn(crate::tap::copy(addr.into(), method, path.into(), body)); }
+                tokio::time::sleep(timeout).await;
+                return Err(Error::Unreachable(format!("{addr}: no answer in {} ms", timeout.as_millis())));
+            }
+        }
+        self.carry(addr, method, path, body, timeout).await
+    }
+    pub(crate) async fn carry(&self, addr: &str, method: Method, path: &str, body: Option<Vec<u8>>, timeout: Duration) -> Result<Reply, Error> {
         let work = async {
             // Taken out for the time of the request: dropped half way, the connection is closed and never reused out of step.
             let mut sender = self.connection(addr).await?;
@@ -144,6 +164,8 @@ impl Http {
 async fn connect(addr: &str) -> Result<SendRequest<Full<Bytes>>, Error> {
     let stream = tokio::net::TcpStream::connect(addr).await.map_err(|e| Error::Unreachable(format!("{addr}: {e}")))?;
     let _ = stream.set_nodelay(true);
+    #[cfg(madsim)]
+    let stream = crate::quiet::Quiet::new(stream);
     let (sender, connection) = handshake(TokioIo::new(stream)).await.map_err(|e| Error::Unreachable(format!("{addr}: {e}")))?;
     // It ends with its sender.
     tokio::spawn(async move { let _ = connection.await; });

@@ -11,6 +11,11 @@ pub mod http;
 pub mod machine;
 pub mod member;
 pub mod partition;
+#[cfg(madsim)]
+#[path = "../../api/src/quiet.rs"]
+mod quiet;
+#[cfg(madsim)]
+pub mod tap;
 // One source for the three crates that have switches; each has its own copy of the switch.
 #[doc(hidden)]
 #[path = "../../coordinator/src/seeded.rs"]

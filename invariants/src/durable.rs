@@ -35,6 +35,10 @@ impl Commits {
         }
         Ok(())
     }
+    /// The offsets of places whose name begins so are deleted: nothing that was acknowledged before is owed any more.
+    pub fn forget(&mut self, within: &str) { self.acked.retain(|place, _| !place.starts_with(within)); }
+    /// The n-th place that has an acknowledged commit.
+    pub fn place(&self, n: usize) -> Option<&str> { self.acked.keys().nth(n).map(String::as_str) }
     /// How many places have an acknowledged commit.
     pub fn places(&self) -> usize { self.acked.len() }
     /// What was acknowledged and is not there at the end, in places whose name begins so.
@@ -57,7 +61,10 @@ mod tests {
         let asked = c.ask("g/t:0");
         assert_eq!((c.fetched("g/t:0", &asked, Some(2)), c.fetched("g/t:0", &asked, Some(3))), (Ok(()), Ok(())));
         for wrong in [None, Some(1), Some(4)] { assert!(c.fetched("g/t:0", &asked, wrong).is_err_and(|b| b.invariant == "durable"), "{wrong:?}"); }
+        assert_eq!((c.place(0), c.place(1)), (Some("g/t:0"), None));
         let there = |offset| BTreeMap::from([("g/t:0".to_string(), offset)]);
         assert_eq!((c.lost("g/", &there(2)).len(), c.lost("g/", &there(1)).len(), c.lost("g/", &BTreeMap::new()).len(), c.lost("h/", &BTreeMap::new()).len()), (0, 1, 1, 0));
+        c.forget("g/t:");
+        assert_eq!((c.fetched("g/t:0", &c.ask("g/t:0"), None), c.lost("g/", &BTreeMap::new()).len()), (Ok(()), 0));
     }
 }

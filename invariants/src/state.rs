@@ -10,6 +10,8 @@ use std::collections::{BTreeMap, BTreeSet};
 pub struct Judge {
     /// (node, shard) → entries applied at the last look.
     looked: BTreeMap<(u64, u16), u64>,
+    /// Groups that were ever seen.
+    looked_at: BTreeSet<(u16, GroupId)>,
     /// How many history records a group may keep; None: not judged.
     history_max: Option<u64>,
     /// (shard, applied index) → the digest of the replica that was seen there first.
@@ -22,6 +24,8 @@ pub struct Judge {
     granted: BTreeSet<(GroupId, Partition, u64)>,
     /// Group and target epoch, and at which applied index they were seen: replicas may be looked at in any order.
     epochs: BTreeMap<GroupId, (u64, Epoch, Epoch)>,
+    /// (shard, group) → the applied index at which a sampled state did not have it: what it was before says nothing of what it is after.
+    absent: BTreeMap<(u16, GroupId), u64>,
     /// The commit that the state must not go below: token, seq, and the offset each such pair stands for.
     acked: BTreeMap<Place, (u64, u64, i64)>,
     seen: BTreeMap<Place, (u64, u64)>,
@@ -52,8 +56,26 @@ impl Judge {
         let index = shard.state().sequence;
         if self.looked.insert((node, no), index) == Some(index) { return Ok(()) }
         if !self.first_at(no, index, shard)? { return Ok(()) }
-        for (id, g) in &shard.state().groups { self.group(index, id, g)?; }
+        self.note_absent(no, index, shard);
+        for (id, g) in &shard.state().groups {
+            let gone = self.absent.get(&(no, id.clone())).copied().unwrap_or(0);
+            if self.epochs.get(id).is_some_and(|seen| gone > seen.0.min(index)) {
+                // Before and after a deletion: two groups of one name.
+                if self.epochs[id].0 > index { continue; }
+                self.epochs.remove(id);
+            }
+            self.group(index, id, g)?;
+        }
         Ok(())
+    }
+
+    fn note_absent(&mut self, no: u16, index: u64, shard: &Shard) {
+        let gone: Vec<GroupId> = self.looked_at.iter().filter(|(n, id)| *n == no && !shard.state().groups.contains_key(id)).map(|(_, id)| id.clone()).collect();
+        for id in gone {
+            let at = self.absent.entry((no, id)).or_default();
+            *at = (*at).max(index);
+        }
+        self.looked_at.extend(shard.state().groups.keys().map(|id| (no, id.clone())));
     }
 
     /// After every entry at every replica.

@@ -24,6 +24,7 @@ impl fmt::Debug for Clock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result { f.write_str("Clock") }
 }
 
+#[cfg(not(madsim))]
 fn wall_us() -> u64 { std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| u64::try_from(d.as_micros()).unwrap_or(u64::MAX)) }
 
 #[cfg(not(madsim))]
@@ -36,9 +37,6 @@ fn read() -> Now {
     Now { mono_ms: t.tv_sec as u64 * 1_000 + t.tv_nsec as u64 / 1_000_000, wall_us: wall_us() }
 }
 
-/// The simulator's wall clock runs as its monotonic one, has no jumps, and needs no base that would outlive a run.
+/// The clocks of the simulated host, which may drift and jump.
 #[cfg(madsim)]
-fn read() -> Now {
-    let wall_us = wall_us();
-    Now { mono_ms: wall_us / 1_000, wall_us }
-}
+fn read() -> Now { Now { mono_ms: baton_raft::faults::now_ns() / 1_000_000, wall_us: baton_raft::faults::wall_us() } }

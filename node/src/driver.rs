@@ -38,6 +38,8 @@ const GAP_MS: Millis = 1_500;
 const GATE_TIMEOUT: Duration = Duration::from_millis(2_000);
 /// A lease check that takes longer has failed.
 const CHECK_TIMEOUT: Duration = Duration::from_millis(1_000);
+/// A shard that is stopped here is given away this often, until somebody takes it.
+const STAND_BACK_EVERY_MS: Millis = 500;
 /// Callers that went away are looked for this often.
 const SWEEP_EVERY_MS: Millis = 1_000;
 
@@ -118,6 +120,8 @@ pub struct Driver {
     proposals: Arc<Proposals>,
     swept: Millis,
     image_revision: u64,
+    /// Since when, or when it was last seen to, that others lead while the shard is stopped here.
+    stood_back: Option<Millis>,
 }
 
 #[derive(Default)]
@@ -133,7 +137,7 @@ impl Driver {
         let now = clock.now().mono_ms;
         Driver {
             node, slot, meta, group, clock, mail, callers: BTreeMap::new(), last_ticket: 0, ready: Vec::new(), check: None, checking: Vec::new(), check_timers: false,
-            last_check: now, last_good: now, lapsed: false, gate: None, gate_term: 0, gate_retry: 0, gate_began: 0, last_led: 0, proposals: Arc::default(), swept: now, image_revision: 0,
+            last_check: now, last_good: now, lapsed: false, gate: None, gate_term: 0, gate_retry: 0, gate_began: 0, last_led: 0, proposals: Arc::default(), swept: now, image_revision: 0, stood_back: None,
         }
     }
 
@@ -177,6 +181,7 @@ impl Driver {
         {
             self.step_down();
         }
+        self.stand_back();
         if !may {
             self.gate = None;
             return;
@@ -189,6 +194,24 @@ impl Driver {
             }
             self.gate_term = status.term;
             self.gate = Some(Box::pin(gate(self.group.clone(), self.slot.clone(), self.proposals.clone(), status, self.last_led)));
+        }
+    }
+
+    /// A node that has stopped a shard does not lead it: nobody would serve the shard (`safety.md` 27).
+    fn stand_back(&mut self) {
+        let (stopped, now) = (self.slot.stopped().is_some() && !seeded::on(48), self.clock.now().mono_ms);
+        match self.stood_back {
+            None if !stopped => {}
+            Some(_) if !stopped => {
+                self.stood_back = None;
+                self.group.come_forward();
+            }
+            Some(at) if now < at + STAND_BACK_EVERY_MS => {}
+            _ => {
+                self.stood_back = Some(now);
+                let group = self.group.clone();
+                tokio::spawn(async move { group.stand_back().await });
+            }
         }
     }
 
@@ -220,6 +243,7 @@ impl Driver {
         shard.metadata(image, now);
         shard.lead(self.node, status.term, now);
         tracing::debug!(shard = shard.id(), term = status.term, "leads");
+        baton_raft::failpoint_sync!("shard about to be served", shard.id() + 1);
     }
 
     fn take(&mut self, mail: Mail) {
@@ -298,7 +322,7 @@ impl Driver {
             self.lapsed = leading.is_some();
             return;
         };
-        let broken = self.lapsed || now.mono_ms.saturating_sub(self.last_good) > GAP_MS;
+        let broken = (self.lapsed || now.mono_ms.saturating_sub(self.last_good) > GAP_MS) && !seeded::on(28);
         (self.lapsed, self.last_good) = (false, now.mono_ms);
         let mut shard = self.slot.shard();
         if broken {
@@ -340,6 +364,7 @@ impl Driver {
         self.proposals.out.fetch_add(1, Ordering::AcqRel);
         let (group, proposals, slot, clock, began) = (self.group.clone(), self.proposals.clone(), self.slot.clone(), self.clock.clone(), self.clock.now().mono_ms);
         tokio::spawn(async move {
+            baton_raft::failpoint!("entry about to be proposed", group.number());
             let r = group.propose(payload).await;
             slot.times.flush.record(clock.now().mono_ms.saturating_sub(began));
             if let Err(e) = r {
@@ -387,6 +412,9 @@ fn lost() -> GroupError { GroupError::Unavailable { reason: "the node that answe
 /// Waits until everything of this term is applied here. A second gate in one term also waits for every own proposal of the first: an entry of it that
 /// is replayed later could be taken for one of the second.
 async fn gate(group: GroupHandle, slot: Arc<ShardSlot>, proposals: Arc<Proposals>, status: GroupStatus, last_led: Term) -> Result<(), String> {
+    if seeded::on(47) {
+        return Ok(());
+    }
     if last_led == status.term {
         while proposals.out.load(Ordering::Acquire) > 0 {
             tokio::time::sleep(Duration::from_millis(10)).await;

@@ -80,6 +80,8 @@ impl ShardMachine {
         }
         let outcome = match LogEntry::decode(payload) {
             // Decided in an earlier term and appended in this one: what the leader of this term answered meanwhile does not know it (`safety.md` 1, 4).
+            #[cfg(madsim)]
+            Ok(_) if !baton_raft::faults::knows(FEATURE_LEVEL) => Err(format!("the entry has feature level {FEATURE_LEVEL}, and this node is of an earlier version")),
             Ok(entry) if entry.term != term => Ok(()),
             Ok(entry) => {
                 let mut shard = self.slot.shard();

@@ -281,6 +281,12 @@ impl Node {
         let shard = slot.shard();
         Some((slot.applied(), look(&shard)))
     }
+    /// Who leads a shard and in which term, as this node knows it, and why it has stopped the shard: for checkers of tests.
+    #[doc(hidden)]
+    pub fn standing(&self, shard: u16) -> Option<(Option<u64>, u64, Option<String>)> {
+        let (status, slot) = (self.0.group(shard + 1)?.status(), self.0.shards.get(usize::from(shard))?);
+        Some((status.leader, status.term, slot.stopped()))
+    }
     /// The term whose lease this node has at a moment after this call, for checkers of tests.
     #[doc(hidden)]
     pub async fn lease(&self, shard: u16) -> Option<u64> { self.0.group(shard + 1)?.lease().await.ok() }

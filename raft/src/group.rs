@@ -163,6 +163,19 @@ impl GroupHandle {
         self.shared.raft.runtime_config().elect(may);
     }
 
+    /// This node cannot serve the group, although its log is well: it does not stand for election, and gives the leadership away if it has it.
+    pub async fn stand_back(&self) {
+        self.may_campaign(false);
+        if self.status().is_leader {
+            self.give_away().await;
+        }
+    }
+
+    /// It can serve the group again.
+    pub fn come_forward(&self) {
+        self.may_campaign(true);
+    }
+
     /// Asks another voter, each time the next, to take over.
     pub(crate) async fn give_away(&self) {
         let voters = self.status().voters;

@@ -9,6 +9,9 @@ mod api;
 mod boot_rt;
 mod checkpoint;
 mod cut;
+mod failpoint;
+#[cfg(madsim)]
+pub mod faults;
 mod group;
 mod identity;
 mod lease;

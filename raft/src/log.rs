@@ -82,6 +82,9 @@ impl GroupStore {
         }
         let slot = |slot: u8| stored.meta.get(&slot);
         cache.vote = slot(SLOT_VOTE).map(|b| decode(b)).transpose()?;
+        if let Some(vote) = cache.vote.as_mut().filter(|v| !v.committed && baton_storage::seeded::on(46)) {
+            vote.leader_id.term -= 1;
+        }
         cache.committed = slot(SLOT_COMMITTED).map(|b| decode(b)).transpose()?;
         cache.committed_submitted = cache.committed;
         cache.purged = slot(SLOT_PURGED).map(|b| decode(b)).transpose()?;
@@ -221,7 +224,9 @@ impl RaftLogStorage<TypeConfig> for GroupStore {
         if baton_storage::seeded::on(11) {
             return Ok(());
         }
-        rx.await.map_err(|_| stopped())?
+        rx.await.map_err(|_| stopped())??;
+        crate::failpoint!("vote durable, not answered", self.group);
+        Ok(())
     }
 
     async fn save_committed(&mut self, committed: Option<LogId>) -> io::Result<()> {
@@ -272,7 +277,12 @@ impl RaftLogStorage<TypeConfig> for GroupStore {
 
     /// Called only after the snapshot that replaces these entries is durable.
     async fn purge(&mut self, upto: LogId) -> io::Result<()> {
+        crate::failpoint!("log about to be purged", self.group);
         let mut cache = self.lock();
+        let upto = match cache.entries.range(upto.index..).nth(5) {
+            Some((_, entry)) if baton_storage::seeded::on(42) => entry.log_id,
+            _ => upto,
+        };
         cache.entries = cache.entries.split_off(&(upto.index + 1));
         cache.purged = cache.purged.max(Some(upto));
         let mut recs = vec![self.meta(SLOT_PURGED, &cache.purged.unwrap_or(upto))?, Rec::Purge { group: self.group, upto: upto.index + 1 }];

@@ -22,7 +22,7 @@ const APPEND: u8 = 0;
 const VOTE: u8 = 1;
 const PRE_VOTE: u8 = 2;
 const SNAPSHOT: u8 = 3;
-const TRANSFER: u8 = 4;
+pub const TRANSFER: u8 = 4;
 /// An opaque call of the node crate; not for consensus.
 pub const FORWARD: u8 = 5;
 /// What the sender's disk holds.
@@ -130,7 +130,7 @@ pub async fn tell_marks(marks: Marks, peers: Peers, closing: Arc<AtomicBool>) {
 }
 
 /// Answers one consensus message of a peer. A node with a full disk takes no entries and no snapshot, but votes and hears its leader.
-pub async fn handle(raft: &Raft, kind: u8, body: &[u8], health: &Health) -> Vec<u8> {
+pub async fn handle(raft: &Raft, #[cfg_attr(not(madsim), allow(unused_variables))] group: GroupNo, kind: u8, body: &[u8], health: &Health) -> Vec<u8> {
     macro_rules! request {
         () => {
             match decode(body) {
@@ -150,7 +150,14 @@ pub async fn handle(raft: &Raft, kind: u8, body: &[u8], health: &Health) -> Vec<
             }
             reply(raft.append_entries(request).await)
         }
-        VOTE => reply(raft.vote(request!()).await),
+        VOTE => {
+            let answer = raft.vote(request!()).await;
+            #[cfg(madsim)]
+            if answer.as_ref().is_ok_and(|a| a.vote_granted) {
+                crate::faults::pass("vote granted", group).await;
+            }
+            reply(answer)
+        }
         PRE_VOTE => reply(raft.pre_vote(request!()).await),
         TRANSFER => reply(raft.handle_transfer_leader(request!()).await),
         SNAPSHOT if health.is_full() => refuse("the disk is full"),

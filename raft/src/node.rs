@@ -151,7 +151,7 @@ impl RaftNode {
                 }
                 let raft = lock(&shared.groups).get(&group).map(|g| g.raft().clone());
                 match raft {
-                    Some(raft) => net::handle(&raft, kind, &body, shared.writer.health()).await,
+                    Some(raft) => net::handle(&raft, group, kind, &body, shared.writer.health()).await,
                     None => net::refuse("no such group here"),
                 }
             })

@@ -510,6 +510,16 @@ async fn answer(mut stream: TcpStream, own: &Own, handler: Handler, closing: Arc
                 let _ = replies.try_send((frame.id, Vec::new()));
                 continue;
             }
+            #[cfg(madsim)]
+            if frame.kind <= crate::net::TRANSFER
+                && let Some(later) = crate::faults::copy()
+            {
+                let again = handler(from, frame.group, frame.kind, frame.body.to_vec());
+                tokio::spawn(async move {
+                    tokio::time::sleep(later).await;
+                    again.await
+                });
+            }
             let (work, replies) = (handler(from, frame.group, frame.kind, frame.body.to_vec()), replies.clone());
             tokio::spawn(async move {
                 // A closed channel means that the connection is gone; the peer asks again.

@@ -15,44 +15,73 @@ use std::time::Duration;
 
 use openraft_rt::{AsyncRuntime, Instant, OptionalSend, OptionalSync, watch};
 
+use crate::faults;
+
 #[derive(Debug)]
 pub struct SimRuntime;
 
-/// Simulated monotonic time.
+/// Nanoseconds that the simulated host's monotonic clock shows; it may drift from the others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct SimInstant(madsim::time::Instant);
+pub struct SimInstant(i128);
 
 impl Add<Duration> for SimInstant {
     type Output = Self;
     fn add(self, d: Duration) -> Self {
-        Self(self.0 + d)
+        Self(self.0 + d.as_nanos() as i128)
     }
 }
 impl Sub<Duration> for SimInstant {
     type Output = Self;
     fn sub(self, d: Duration) -> Self {
-        Self(self.0 - d)
+        Self(self.0 - d.as_nanos() as i128)
     }
 }
 impl Sub for SimInstant {
     type Output = Duration;
     fn sub(self, other: Self) -> Duration {
-        self.0 - other.0
+        Duration::from_nanos((self.0 - other.0).max(0) as u64)
     }
 }
 impl AddAssign<Duration> for SimInstant {
     fn add_assign(&mut self, d: Duration) {
-        self.0 += d;
+        *self = *self + d;
     }
 }
 impl SubAssign<Duration> for SimInstant {
     fn sub_assign(&mut self, d: Duration) {
-        self.0 -= d;
+        *self = *self - d;
     }
 }
 impl Instant for SimInstant {
     fn now() -> Self {
-        Self(madsim::time::Instant::now())
+        Self(i128::from(faults::now_ns()))
+    }
+}
+
+/// A sleep by the host's own clock. It asks for its wake-up once: the simulator's own sleep does at every look, which fills its
+/// queue with wake-ups that nobody needs any more.
+pub struct SimSleep {
+    inner: madsim::time::Sleep,
+    asked: Option<Waker>,
+}
+
+impl SimSleep {
+    fn new(d: Duration) -> SimSleep {
+        SimSleep { inner: madsim::time::sleep(faults::until(d)), asked: None }
+    }
+}
+
+impl Future for SimSleep {
+    type Output = ();
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        if self.inner.is_elapsed() {
+            return Poll::Ready(());
+        }
+        if !self.asked.as_ref().is_some_and(|w| w.will_wake(cx.waker())) {
+            self.asked = Some(cx.waker().clone());
+            return Pin::new(&mut self.inner).poll(cx);
+        }
+        Poll::Pending
     }
 }
 
@@ -76,7 +105,7 @@ impl rand_core::TryRng for SimRng {
 impl AsyncRuntime for SimRuntime {
     type JoinError = madsim::task::JoinError;
     type JoinHandle<T: OptionalSend + 'static> = madsim::task::JoinHandle<T>;
-    type Sleep = madsim::time::Sleep;
+    type Sleep = SimSleep;
     type Instant = SimInstant;
     type TimeoutError = madsim::time::error::Elapsed;
     type Timeout<R, T: Future<Output = R> + OptionalSend> = SimTimeout<T>;
@@ -94,16 +123,16 @@ impl AsyncRuntime for SimRuntime {
         madsim::task::spawn(future)
     }
     fn sleep(d: Duration) -> Self::Sleep {
-        madsim::time::sleep(d)
+        SimSleep::new(d)
     }
     fn sleep_until(t: SimInstant) -> Self::Sleep {
-        madsim::time::sleep_until(t.0)
+        SimSleep::new(t - SimInstant::now())
     }
     fn timeout<R, F: Future<Output = R> + OptionalSend>(d: Duration, future: F) -> SimTimeout<F> {
-        SimTimeout { future, sleep: Box::pin(madsim::time::sleep(d)) }
+        SimTimeout { future, sleep: SimSleep::new(d) }
     }
     fn timeout_at<R, F: Future<Output = R> + OptionalSend>(t: SimInstant, future: F) -> SimTimeout<F> {
-        SimTimeout { future, sleep: Box::pin(madsim::time::sleep_until(t.0)) }
+        SimTimeout { future, sleep: SimSleep::new(t - SimInstant::now()) }
     }
     fn is_panic(e: &Self::JoinError) -> bool {
         e.is_panic()
@@ -133,17 +162,17 @@ impl AsyncRuntime for SimRuntime {
 /// The simulator's own timeout is an async function, whose future has no name to use as an associated type.
 pub struct SimTimeout<F> {
     future: F,
-    sleep: Pin<Box<madsim::time::Sleep>>,
+    sleep: SimSleep,
 }
 
 impl<F: Future> Future for SimTimeout<F> {
     type Output = Result<F::Output, madsim::time::error::Elapsed>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        // SAFETY: `future` is pinned with `self` and never moved out of it; `sleep` is in a box of its own.
+        // SAFETY: `future` is pinned with `self` and never moved out of it; `sleep` may be moved.
         let (future, sleep) = unsafe {
             let this = self.get_unchecked_mut();
-            (Pin::new_unchecked(&mut this.future), this.sleep.as_mut())
+            (Pin::new_unchecked(&mut this.future), Pin::new(&mut this.sleep))
         };
         if let Poll::Ready(value) = future.poll(cx) {
             return Poll::Ready(Ok(value));

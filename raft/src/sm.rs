@@ -120,6 +120,7 @@ impl MachineHost {
         if cut.as_ref().is_some_and(|c| c.bug != CutBug::AheadOfLog) {
             self.log.barrier().await?;
         }
+        crate::failpoint!("checkpoint about to be written", self.group);
         let mut writer = cut.take().ok_or_else(broken)?;
         let written = Rt::spawn_blocking(move || {
             for (at, changes) in frozen {
@@ -130,6 +131,7 @@ impl MachineHost {
         });
         // Lost on an error: what was frozen is in no store, so no later cut would be whole.
         *cut = Some(written.await??);
+        crate::failpoint!("checkpoint written", self.group);
         let mut hosted = self.lock()?;
         (0..count).for_each(|_| hosted.machine.written());
         Ok(())
@@ -186,7 +188,9 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
         let mut snapshot = Snapshot { meta: SnapshotMeta { last_log_id: last, last_membership: membership }, snapshot: dumped? };
         // An error would end the group, and there may be room again soon.
         loop {
+            crate::failpoint!("snapshot about to be saved", host.group);
             let (back, saved) = save(&host.file, snapshot).await?;
+            crate::failpoint!("snapshot saved", host.group);
             match saved {
                 Err(e) if e.kind() == io::ErrorKind::StorageFull => Rt::sleep(AGAIN).await,
                 other => return other.map(|()| back),
@@ -220,6 +224,9 @@ impl RaftStateMachine<TypeConfig> for MachineHost {
         S: Stream<Item = io::Result<EntryResponder<TypeConfig>>> + Unpin + OptionalSend,
     {
         while let Some((entry, responder)) = entries.try_next().await? {
+            #[cfg(madsim)]
+            crate::faults::hold_back(self.group).await;
+            crate::failpoint!("entry about to be applied", self.group);
             let reply = {
                 let mut hosted = self.lock()?;
                 let (index, term) = (entry.log_id.index + 1, entry.log_id.leader_id.term);
@@ -235,6 +242,7 @@ impl RaftStateMachine<TypeConfig> for MachineHost {
                 hosted.machine.applied(index, term);
                 reply
             };
+            crate::failpoint!("entry applied, nobody told", self.group);
             if let Some(responder) = responder {
                 responder.send(Payload(reply.into()));
             }
@@ -255,7 +263,9 @@ impl RaftStateMachine<TypeConfig> for MachineHost {
         let pairs: Vec<Pair> = undump(&data).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, format!("group {}: the snapshot cannot be read", self.group)))?;
         // Durable before the file has its name: with it a start accepts a snapshot beyond the log's end (`safety.md` 28).
         self.log.announce(meta.last_log_id).await?;
+        crate::failpoint!("installation announced", self.group);
         save(&self.file, Snapshot { meta: meta.clone(), snapshot: data }).await?.1?;
+        crate::failpoint!("installation saved", self.group);
         let mut writer = cut.take().ok_or_else(broken)?;
         let at = Standing { last: meta.last_log_id, membership: meta.last_membership.clone() };
         let written = Rt::spawn_blocking(move || {
@@ -264,6 +274,7 @@ impl RaftStateMachine<TypeConfig> for MachineHost {
             Ok::<GroupCut, io::Error>(writer)
         });
         let writer = written.await??;
+        crate::failpoint!("installation in the store", self.group);
         let mut hosted = self.lock()?;
         hosted.machine.load(&writer.stored()).map_err(io::Error::other)?;
         hosted.last = meta.last_log_id;

@@ -51,13 +51,15 @@ impl<D: Disk + Sync> SnapshotFile for SnapshotDir<D> {
         bytes.extend_from_slice(&(body.len() as u64).to_le_bytes());
         bytes.extend_from_slice(&body);
         let temporary = format!("{}.tmp", self.name());
-        let written = self.disk.create(&temporary).and_then(|file| file.write_at(0, &bytes).and_then(|()| file.sync_data()));
+        let written = self.disk.create(&temporary).and_then(|file| file.write_at(0, &bytes).and_then(|()| if baton_storage::seeded::on(41) { Ok(()) } else { file.sync_data() }));
         if let Err(e) = written {
             // On a full disk the part that was written is in the way of others. The error that counts is the first.
             let _ = self.disk.remove(&temporary);
             return Err(e);
         }
+        crate::failpoint_sync!("snapshot file written", self.group);
         self.disk.rename(&temporary, &self.name())?;
+        crate::failpoint_sync!("snapshot file named", self.group);
         self.disk.sync_dir()?;
         *newest = meta.last_log_id;
         Ok(())

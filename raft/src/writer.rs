@@ -167,7 +167,7 @@ impl LogWriter {
                 let Some(first) = first else { return };
                 let slow = madsim::rand::thread_rng().gen_bool(0.02);
                 let us = if slow { madsim::rand::thread_rng().gen_range(5_000..60_000) } else { madsim::rand::thread_rng().gen_range(200..3_000) };
-                tokio::time::sleep(Duration::from_micros(us)).await;
+                tokio::time::sleep(Duration::from_micros(us) + crate::faults::slow_disk()).await;
                 if writer.round(Some(first), || queue.try_recv().ok()).is_break() {
                     return;
                 }
@@ -291,6 +291,7 @@ impl<D: Disk> Writer<D> {
     fn commit(&mut self, part: Vec<Write>) -> bool {
         match self.try_commit(&part) {
             Some(result) => {
+                crate::failpoint_sync!("records durable, nobody told", part.first().map_or(0, |w| w.group));
                 part.into_iter().for_each(|w| w.done.tell(&result));
                 true
             }

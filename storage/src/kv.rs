@@ -195,6 +195,12 @@ impl SimKv {
         change(&mut s.live);
         s.durable = s.live.clone();
     }
+    /// A copy of the whole store, with nothing unsynced.
+    pub fn copy(&self) -> SimKv {
+        let s = self.state();
+        let state = SimState { durable: s.live.clone(), live: s.live.clone(), ..SimState::default() };
+        SimKv { state: Arc::new(Mutex::new(state)), epoch: 0 }
+    }
     /// How often it was set aside.
     pub fn set_aside_count(&self) -> u64 { self.state().aside }
     fn state(&self) -> MutexGuard<'_, SimState> { self.state.lock().unwrap_or_else(PoisonError::into_inner) }

@@ -31,6 +31,7 @@ fn main() -> Result<()> {
         ["fix"] => cargo(&["clippy", "--workspace", "--all-targets", "--fix", "--allow-dirty"]),
         ["layers"] => layers(),
         ["sim", "cluster", rest @ ..] => simulated(&[&["run", "--quiet", "-p", "baton-chaos-tests", "--bin", "cluster-sim", "--"], rest].concat()),
+        ["sim", "soak", rest @ ..] => simulated(&[&["run", "--quiet", "-p", "baton-chaos-tests", "--bin", "cluster-sim", "--", "soak"], rest].concat()),
         ["sim", rest @ ..] => cargo(&[&["run", "--quiet", "-p", "baton-core-sim", "--"], rest].concat()),
         ["chaos", rest @ ..] => {
             binaries()?;
@@ -39,7 +40,7 @@ fn main() -> Result<()> {
         ["model", rest @ ..] => cargo(&[&["run", "--quiet", "--release", "-p", "baton-model", "--"], rest].concat()),
         ["scenario", rest @ ..] => cargo(&[&["run", "--quiet", "-p", "baton-scenarios", "--"], rest].concat()),
         ["golden", rest @ ..] => cargo(&[&["run", "--quiet", "-p", "baton-conformance", "--"], rest].concat()),
-        _ => bail!("usage: cargo xtask verify | fix | layers | golden [--dir DIR] | scenario [NAME|FILE|--all|compare] [--bless] | model [--states N] [--seconds S] [--bug N] | chaos --kills N | sim [cluster] (run --seeds A..B | replay SEED [--bug N] | mutants)"),
+        _ => bail!("usage: cargo xtask verify | fix | layers | golden [--dir DIR] | scenario [NAME|FILE|--all|compare] [--bless] | model [--states N] [--seconds S] [--bug N] | chaos --kills N | sim [cluster] (run --seeds A..B | replay SEED [--bug N] | mutants) | sim soak --hours H"),
     }
 }
 

@@ -1,5 +1,5 @@
-//! Plays stories of a simulated cluster: `run --seeds A..B [--bug N] [--html FILE]`, `replay SEED [--bug N] [--html FILE]`, `mutants [--seeds N]`,
-//! `soak --hours H [--state FILE]`. Only in a build with `--cfg madsim`: `cargo xtask sim cluster …` makes one.
+//! Plays stories of a simulated cluster: `run --seeds A..B [--jobs N] [--bug N] [--html FILE]`, `replay SEED [--bug N] [--html FILE]`, `mutants [--seeds N]`,
+//! `speed`, `soak --hours H [--state FILE]`. Only in a build with `--cfg madsim`: `cargo xtask sim cluster …` makes one.
 
 #[cfg(not(madsim))]
 fn main() {
@@ -22,7 +22,7 @@ fn main() -> std::process::ExitCode {
 mod cli {
     use anyhow::{Context, Result, bail};
     use baton_chaos_tests::{
-        cluster::{BATCH, BUGS, KINDS, Outcome, Plan, play_plan, run, soak},
+        cluster::{BATCH, BUGS, KINDS, Outcome, Plan, cpu_seconds, play_plan, play_seeds, run, soak},
         core_sim::{plan::Fired, timeline::About},
     };
     use std::time::Instant;
@@ -31,17 +31,19 @@ mod cli {
         std::panic::set_hook(Box::new(|_| {}));
         let args: Vec<String> = std::env::args().skip(1).collect();
         let value = |name: &str| args.iter().position(|a| a == name).and_then(|i| args.get(i + 1)).cloned();
+        let jobs = value("--jobs").map_or(Ok(1), |j| j.parse())?;
         let bug = value("--bug").map_or(Ok(0), |b| b.parse())?;
         match args.first().map(String::as_str) {
             Some("run") => {
                 let seeds = value("--seeds").unwrap_or("0..40".into());
                 let (a, b) = seeds.split_once("..").context("--seeds wants A..B")?;
-                stories(a.parse()?, b.parse()?, bug, value("--html"))
+                stories(a.parse()?, b.parse()?, jobs, bug, value("--html"))
             }
             Some("replay") => replay(args.get(1).context("replay SEED [--bug N] [--html FILE]")?.parse()?, bug, value("--html")),
-            Some("mutants") => mutants(value("--seeds").map_or(Ok(60), |b| b.parse())?, bug),
-            Some("soak") => soak::soak(value("--hours").context("soak --hours H [--state FILE]")?.parse()?, &value("--state").unwrap_or("target/sim-soak.json".into())),
-            _ => bail!("cluster-sim run --seeds A..B [--bug N] [--html FILE] | replay SEED [--bug N] [--html FILE] | mutants [--seeds N] [--bug N] | soak --hours H [--state FILE]"),
+            Some("speed") => { speed(); Ok(()) }
+            Some("mutants") => mutants(value("--seeds").map_or(Ok(150), |b| b.parse())?, jobs, bug),
+            Some("soak") => soak::soak(value("--hours").context("soak --hours H [--state FILE]")?.parse()?, &value("--state").unwrap_or("target/sim-soak.json".into()), jobs),
+            _ => bail!("cluster-sim run --seeds A..B [--jobs N] [--bug N] [--html FILE] | replay SEED [--bug N] [--html FILE] | mutants [--seeds N] [--bug N] | soak --hours H [--state FILE]"),
         }
     }
 
@@ -60,27 +62,40 @@ mod cli {
         Ok(())
     }
 
-    fn stories(a: u64, b: u64, bug: u8, html: Option<String>) -> Result<()> {
+    fn stories(a: u64, b: u64, jobs: usize, bug: u8, html: Option<String>) -> Result<()> {
         let (mut fired, mut failed, mut simulated, begin) = (Fired::default(), Vec::new(), 0, Instant::now());
-        for seed in a..b {
-            let o = run(seed, bug);
+        let mut drawn = Ok(());
+        play_seeds(a..b, jobs, bug, |o| {
             fired.add(&o.fired);
             simulated += o.simulated_ms;
             if let Some(text) = told(&o, bug) {
                 println!("{text}");
-                if failed.is_empty() { picture(&o, bug, html.as_ref())?; }
-                failed.push(seed);
+                if failed.is_empty() { drawn = picture(&o, bug, html.as_ref()); }
+                failed.push(o.seed);
             }
-        }
+        });
+        drawn?;
         println!("\nfaults and events that happened in seeds {a}..{b}:");
         for (what, n) in &fired.0 { println!("  {n:>8}  {what}"); }
         let silent: Vec<&str> = KINDS.into_iter().filter(|k| !fired.0.contains_key(k)).collect();
         if !silent.is_empty() { println!("did not happen: {}", silent.join(", ")); }
-        println!("{} simulated s in {:.1} s", simulated / 1_000, begin.elapsed().as_secs_f64());
+        let cpu = cpu_seconds();
+        println!("{} simulated s in {:.1} s; {cpu:.1} s of CPU time, {:.0} simulated s for each", simulated / 1_000, begin.elapsed().as_secs_f64(), simulated as f64 / 1_000.0 / cpu.max(0.001));
         if !failed.is_empty() { bail!("{} of {} stories broke an invariant: {failed:?}", failed.len(), b - a) }
         if !silent.is_empty() && b - a >= BATCH && bug == 0 { bail!("a fault that never happens proves nothing: {silent:?}") }
         println!("{} stories, none broke an invariant", b - a);
         Ok(())
+    }
+
+    /// What a calm minute costs, by size.
+    fn speed() {
+        let calm = |shards, members, commit_pct| Plan { shards, groups: 1, members, commit_pct, acts: Vec::new(), calm_at: 60_000, readers: 0, quiet_ms: 0, ..Plan::draw(0) };
+        for (shards, members, commit_pct) in [(1, 1, 0), (1, 10, 0), (1, 10, 40), (1, 30, 40), (2, 30, 40), (8, 30, 40)] {
+            let before = cpu_seconds();
+            let o = play_plan(1, calm(shards, members, commit_pct), 0);
+            let cpu = cpu_seconds() - before;
+            println!("{shards} shards, {members:>2} members, {commit_pct:>2} % of rounds commit: {:>5.0} simulated s a CPU second ({:?})", o.simulated_ms as f64 / 1_000.0 / cpu, o.work);
+        }
     }
 
     fn replay(seed: u64, bug: u8, html: Option<String>) -> Result<()> {
@@ -97,16 +112,22 @@ mod cli {
         bail!("{text}\nof its {} acts these are enough:\n{}", o.plan.acts.len(), acts.join("\n"))
     }
 
-    fn mutants(most: u64, only: u8) -> Result<()> {
+    fn mutants(most: u64, jobs: usize, only: u8) -> Result<()> {
         println!("| bug | what | caught by | seeds needed | branch reached |\n| --- | --- | --- | --- | --- |");
         let mut missed = Vec::new();
         for bug in BUGS.iter().filter(|b| only == 0 || only == b.number) {
-            let mut reached = 0;
-            let found = (0..most).find_map(|seed| {
-                let o = run(seed, bug.number);
-                reached += o.reached;
-                o.broken.map(|(at, why)| (seed, at, why))
-            });
+            let (mut reached, mut found) = (0, None);
+            // A handful at a time, so that the first that fails is the lowest seed.
+            let step = 2 * jobs.max(1) as u64;
+            for from in (0..most).step_by(step as usize) {
+                let mut all = Vec::new();
+                play_seeds(from..(from + step).min(most), jobs, bug.number, |o| {
+                    reached += o.reached;
+                    all.extend(o.broken.map(|(at, why)| (o.seed, at, why)));
+                });
+                found = all.into_iter().min_by_key(|(seed, ..)| *seed);
+                if found.is_some() { break; }
+            }
             match found {
                 Some((seed, at, why)) => {
                     println!("| {} | {} | {} | {} | {reached} |", bug.number, bug.what, why.invariant, seed + 1);

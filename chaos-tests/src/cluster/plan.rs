@@ -1,95 +1,11 @@
-//! What one seed draws: sizes, and a schedule of acts. Every seed takes another mix of kinds ("swarm"). The schedule is plain data, so that a
-//! failing one can be shrunk by leaving acts out.
+//! What one seed draws: sizes, how unwell everything is, and a schedule of acts. Every seed takes another mix of kinds ("swarm"). The schedule is
+//! plain data, so that a failing one can be shrunk by leaving acts out. The acts themselves are in `act`.
 
+use super::act::{Act, INSTALL, OFTEN, POINTS};
 use baton_core_sim::rng::Rng;
 
 /// Simulated ms.
 pub type Ms = u64;
-
-/// Something that is done to the cluster or by its users. Numbers choose a victim among those there are at the time.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Act {
-    /// The leader of a shard loses its power.
-    KillLeader { shard: u64, down: Ms },
-    KillNode { node: u64, down: Ms },
-    KillAll { down: Ms },
-    /// The node dies at its disk's `op`-th operation from now on.
-    DieAtOperation { node: u64, op: u64, down: Ms },
-    PauseNode { node: u64, ms: Ms },
-    PauseLeader { shard: u64, ms: Ms },
-    /// A shard's leader hears no other node and is heard by none, while its callers reach it.
-    CutLeader { shard: u64, ms: Ms },
-    /// The net falls into two parts: the leader with half of the members, the other nodes with the other half.
-    Split { shard: u64, odd: bool, ms: Ms },
-    /// One direction only.
-    CutOneWay { from: u64, to: u64, ms: Ms },
-    /// Cut, heal, cut, heal.
-    Flap { a: u64, b: u64, times: u64, ms: Ms },
-    /// The leader loses one follower; once that one's promise has lapsed, the other is cut and restarted at once: the attack that the restart guard is for.
-    Bounce { shard: u64 },
-    Loss { per_mille: u64, ms: Ms },
-    Latency { most: Ms, ms: Ms },
-    Transfer { shard: u64, to: u64 },
-    RollingRestart { down: Ms },
-    Join { group: u64 },
-    Leave { member: u64 },
-    KillMember { member: u64 },
-    CutMember { member: u64, how: u64, ms: Ms },
-    PauseMember { member: u64, ms: Ms },
-    GrowTopic { group: u64 },
-    RemoveMember { member: u64 },
-    Session { group: u64, ms: Ms },
-}
-
-/// Everything that must happen in a batch of stories: an act that never fires proves nothing.
-pub const KINDS: [&str; 25] = [
-    "leader killed", "node killed", "all nodes killed", "node killed in mid-write", "node paused", "leader paused", "leader alone cut off", "network split", "link cut one way", "link flaps",
-    "follower bounced under a lease", "messages lost", "messages late", "leadership transferred", "rolling restart", "member joins", "member leaves", "member killed", "member cut off",
-    "member not heard", "member hears nothing", "member paused", "topic grown", "member removed by an administrator", "session changed",
-];
-/// So many stories make a batch.
-pub const BATCH: u64 = 40;
-
-impl Act {
-    /// How long its effect may last.
-    fn lasts(&self) -> Ms {
-        match self {
-            Act::CutLeader { ms, .. } | Act::Split { ms, .. } | Act::CutMember { ms, .. } => *ms,
-            Act::KillAll { down } => down + 2_000,
-            _ => 4_000,
-        }
-    }
-    /// The name under which it is counted.
-    pub fn kind(&self) -> &'static str {
-        match self {
-            Act::KillLeader { .. } => "leader killed",
-            Act::KillNode { .. } => "node killed",
-            Act::KillAll { .. } => "all nodes killed",
-            Act::DieAtOperation { .. } => "node killed in mid-write",
-            Act::PauseNode { .. } => "node paused",
-            Act::PauseLeader { .. } => "leader paused",
-            Act::CutLeader { .. } => "leader alone cut off",
-            Act::Split { .. } => "network split",
-            Act::CutOneWay { .. } => "link cut one way",
-            Act::Flap { .. } => "link flaps",
-            Act::Bounce { .. } => "follower bounced under a lease",
-            Act::Loss { .. } => "messages lost",
-            Act::Latency { .. } => "messages late",
-            Act::Transfer { .. } => "leadership transferred",
-            Act::RollingRestart { .. } => "rolling restart",
-            Act::Join { .. } => "member joins",
-            Act::Leave { .. } => "member leaves",
-            Act::KillMember { .. } => "member killed",
-            Act::CutMember { how: 0, .. } => "member cut off",
-            Act::CutMember { how: 1, .. } => "member not heard",
-            Act::CutMember { .. } => "member hears nothing",
-            Act::PauseMember { .. } => "member paused",
-            Act::GrowTopic { .. } => "topic grown",
-            Act::RemoveMember { .. } => "member removed by an administrator",
-            Act::Session { .. } => "session changed",
-        }
-    }
-}
 
 /// The story of one seed.
 #[derive(Clone, Debug)]
@@ -107,6 +23,24 @@ pub struct Plan {
     pub commit_pct: u64,
     pub snapshot_every: u64,
     pub guard_ms: Ms,
+    /// Clocks gain or lose at most so many parts per million.
+    pub drift_ppm: i64,
+    /// So many requests of members in a thousand come again, at most so much later; so many meet a connection that is dead at the other end.
+    pub copies: (u64, Ms),
+    pub half_open: u64,
+    /// So many answers of a thousand come late, by at most so much.
+    pub slow_answers: (u64, Ms),
+    /// The same of messages between nodes, and of their timers: how many in a thousand, and at most how late.
+    pub peer_copies: (u32, Ms),
+    pub late_timers: (u32, Ms),
+    /// So many processes in a hundred write on with a token that they have lost.
+    pub zombie_pct: u64,
+    /// People who look up offsets all the time.
+    pub readers: u64,
+    /// The copies that are still out at the end come when they are so old.
+    pub quiet_ms: Ms,
+    /// Only one thing is done at a time, and what should come of it must.
+    pub aimed: bool,
     /// In order of time.
     pub acts: Vec<(Ms, Act)>,
     /// Nothing is done to anybody from here on.
@@ -114,48 +48,61 @@ pub struct Plan {
 }
 
 /// The cluster and its first members come up before the first act.
-const BEGIN: Ms = 6_000;
-const ACTS: u64 = 23;
-/// The kinds that stories are aimed at: all nodes killed, a leader cut off alone, a follower bounced, a member that hears nothing, a split.
-const AIMED: [u64; 5] = [2, 6, 9, 17, 21];
+pub const BEGIN: Ms = 6_000;
+/// The bound of clocks that the margins are made for (`safety.md` 10).
+pub const DRIFT_PPM: i64 = 50_000;
+/// What a random mix is made of: one number for each kind of `draw_act`.
+const ACTS: u64 = 44;
+/// The kinds that stories are aimed at, one at a time while members come and go.
+const AIMED: [u64; 19] = [2, 6, 9, 17, 21, 34, 35, 36, 36, 37, 38, 39, 39, 40, 31, 24, 30, 30, 43];
+/// More rarely drawn in a random mix: they take a node away for long.
+const HEAVY: [u64; 5] = [2, 34, 37, 39, 43];
 
 impl Plan {
     /// Draws the story of a seed.
     pub fn draw(seed: u64) -> Plan {
         let mut r = Rng(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ 0xc1u64);
+        let rate = |r: &mut Rng, often: u64, most: u64| if r.pct(often) { r.range(1, most) } else { 0 };
+        let crowd = r.pct(6);
         let mut plan = Plan {
-            shards: r.range(1, 3) as u16, groups: r.range(1, 2), members: r.range(2, 5), partitions: r.range(2, 7) as i32, session_ms: *r.pick(&[3_000, 4_000, 6_000]).unwrap_or(&4_000),
-            slow_ms: *r.pick(&[20, 300, 2_000]).unwrap_or(&20), slow_pct: r.below(50), long_poll_ms: *r.pick(&[0, 0, 700]).unwrap_or(&0), commit_pct: *r.pick(&[0, 3, 40]).unwrap_or(&40),
-            snapshot_every: r.range(20, 400),
-            guard_ms: 660, acts: Vec::new(), calm_at: BEGIN + r.range(15_000, 35_000),
+            shards: if r.pct(4) { 8 } else { r.range(1, 2) as u16 }, groups: r.range(1, 2), members: if crowd { r.range(12, 15) } else { r.range(2, 5) }, partitions: r.range(2, 7) as i32 * if crowd { 3 } else { 1 },
+            session_ms: *r.pick(&[3_000, 4_000, 6_000]).unwrap_or(&4_000), slow_ms: *r.pick(&[20, 300, 2_000]).unwrap_or(&20), slow_pct: r.below(50),
+            long_poll_ms: *r.pick(&[0, 0, 700]).unwrap_or(&0), commit_pct: *r.pick(&[0, 3, 40]).unwrap_or(&40), snapshot_every: r.range(20, 400), guard_ms: 660,
+            drift_ppm: *r.pick(&[0, 0, 10_000, DRIFT_PPM, DRIFT_PPM]).unwrap_or(&0),
+            copies: (rate(&mut r, 50, 60), *r.pick(&[300, 3_000, 20_000, 120_000]).unwrap_or(&300)), half_open: rate(&mut r, 40, 15), slow_answers: (rate(&mut r, 40, 500), *r.pick(&[100, 1_300]).unwrap_or(&100)),
+            peer_copies: (rate(&mut r, 40, 40) as u32, *r.pick(&[20, 400, 4_000]).unwrap_or(&20)), late_timers: (rate(&mut r, 40, 50) as u32, *r.pick(&[20, 200]).unwrap_or(&20)),
+            zombie_pct: rate(&mut r, 40, 60), readers: r.below(3), quiet_ms: 0, aimed: r.pct(40), acts: Vec::new(), calm_at: BEGIN + r.range(12_000, 28_000),
         };
-        if r.pct(35) {
-            plan.aim(&mut r);
-            return plan;
-        }
-        let kinds: Vec<u64> = (0..ACTS).filter(|_| r.pct(40)).collect();
+        if plan.copies.1 == 120_000 && plan.copies.0 > 0 && r.pct(25) { plan.quiet_ms = 100_000; }
+        if plan.aimed { plan.aim(&mut r) } else { plan.mix(&mut r) }
+        plan
+    }
+
+    fn mix(&mut self, r: &mut Rng) {
+        let kinds: Vec<u64> = (0..ACTS).filter(|k| r.pct(if HEAVY.contains(k) { 8 } else { 25 })).collect();
         let mut at = BEGIN;
-        while at < plan.calm_at {
+        while at < self.calm_at {
             if let Some(kind) = r.pick(&kinds).copied() {
-                let act = plan.act(kind, &mut r);
-                plan.acts.push((at, act));
+                let act = self.draw_act(kind, r);
+                self.acts.push((at, act));
             }
             at += r.range(50, 3_000);
         }
-        plan
     }
 
     /// One thing at a time, undisturbed by others, while members come and go: what a random mix nearly never leaves in peace for long enough.
     fn aim(&mut self, r: &mut Rng) {
         let kind = *r.pick(&AIMED).unwrap_or(&AIMED[0]);
+        // Only those who missed more than the log keeps are given a snapshot.
+        if kind == 43 { (self.snapshot_every, self.commit_pct) = (r.range(15, 40), 40); }
         let mut at = BEGIN;
-        for _ in 0..r.range(2, 4) {
-            let act = self.act(kind, r);
+        for _ in 0..r.range(1, 3) {
+            let act = self.draw_act(kind, r);
             let lasts = act.lasts();
             self.acts.push((at, act));
             for _ in 0..r.range(1, 4) {
                 let kind = *r.pick(&[14, 14, 15, 16, 19]).unwrap_or(&14);
-                let (when, act) = (at + r.below(lasts), self.act(kind, r));
+                let (when, act) = (at + r.below(lasts), self.draw_act(kind, r));
                 self.acts.push((when, act));
             }
             at += lasts + r.range(500, 4_000);
@@ -164,7 +111,7 @@ impl Plan {
         self.calm_at = at;
     }
 
-    fn act(&self, kind: u64, r: &mut Rng) -> Act {
+    fn draw_act(&self, kind: u64, r: &mut Rng) -> Act {
         let (any, node) = (r.below(1_000), r.range(1, 3));
         let (down, pause) = (r.range(1, 4_000), r.range(100, 4_000));
         let long = r.range(self.session_ms / 2, self.session_ms * 5 / 2);
@@ -191,7 +138,34 @@ impl Plan {
             19 => Act::GrowTopic { group: any },
             20 => Act::RemoveMember { member: any },
             21 => Act::Split { shard: any, odd: r.pct(50), ms: long * 2 },
-            _ => Act::Session { group: any, ms: *r.pick(&[3_000, 4_000, 6_000]).unwrap_or(&3_000) },
+            22 => Act::Session { group: any, ms: *r.pick(&[3_000, 4_000, 6_000]).unwrap_or(&3_000) },
+            23 => Act::Reconfigure { node, snapshot_every: r.range(15, 60), checkpoint_ms: r.range(100, 5_000), down: down / 8 },
+            24 | 25 | 41 | 42 => {
+                // Half of them where every node comes by all the time.
+                let point = if r.pct(50) { r.pick(&OFTEN) } else { r.pick(&POINTS) };
+                Act::Trap { node: r.below(4), point: point.unwrap_or(&POINTS[0]), passes: *r.pick(&[0, 0, 1, 5]).unwrap_or(&0), pause: if r.pct(25) { pause } else { 0 }, down }
+            }
+            26 => Act::WallClock { shard: any, by_ms: *r.pick(&[-3_600_000, -900, 700, 30 * 86_400_000]).unwrap_or(&700) },
+            27 => Act::SlowDisk { node, by_ms: r.range(10, 400), ms: pause * 2 },
+            28 => Act::FullDisk { node, ms: pause * 2 },
+            29 => Act::FailSync { node, files: r.pct(30), clean: r.pct(50), down },
+            30 => Act::FlipBit { node, of: if self.snapshot_every < 100 && r.pct(60) { 1 } else { r.below(3) }, at: r.bits(), down: down / 2 },
+            31 => Act::ChangeSession { group: any, from: self.session_ms * 4, down },
+            32 => Act::JoinStorm { group: any, members: r.range(4, 9) },
+            33 => Act::FlapMember { group: any, times: r.range(2, 5), ms: r.range(100, 1_800) },
+            34 => Act::EmptyDisk { node, ms: r.range(2_000, 5_000) },
+            35 => Act::ForgetVote { shard: any },
+            36 => Act::PauseAll { ms: self.session_ms * 3 / 2, links: r.pct(70) },
+            37 => if self.aimed { Act::OldCopy { node, age: r.range(6_000, 9_000) } } else { Act::StopClock { member: any, ms: self.session_ms * 3 } },
+            38 => Act::Twin { member: any, ms: long },
+            43 => Act::CrashInstall { node, point: r.pick(&INSTALL).unwrap_or(&INSTALL[0]), ms: r.range(4_000, 9_000), down: down / 4 },
+            39 => Act::OldVersion { node: if r.pct(60) { 0 } else { node }, ms: r.range(2_000, 6_000) },
+            _ => match r.below(4) {
+                0 => Act::DeleteTopic { group: any, gone: *r.pick(&[0, 30, 2_500]).unwrap_or(&0) },
+                1 => Act::OldMetadata { shard: any, ms: if self.aimed { 30_000 } else { long } },
+                2 => Act::StopClock { member: any, ms: self.session_ms * 3 },
+                _ => Act::DeleteGroup { group: any },
+            },
         }
     }
 }

@@ -1,10 +1,11 @@
-//! The nodes of the cluster, their disks and links, and everything that is seen of the story: events, story lines, what fired, what broke.
+//! The nodes of the cluster, their hosts and links, and everything that is seen of the story: events, story lines, what fired, what broke.
+//! Their disks are in `disks`.
 
-use super::{Broken, Plan, Work, judge::Judge, members::Process, plan::Ms};
+use super::{Broken, Plan, Work, disks::Disks, judge::Judge, members::Process, plan::Ms, timers::Timers};
 use baton_core_sim::{plan::Fired, timeline::Timeline};
 use baton_node::{Node, NodeConfig};
-use baton_raft::RaftConfig;
-use baton_storage::{Crash, SimDisk, SimKv};
+use baton_raft::{RaftConfig, faults};
+use baton_storage::Crash;
 use madsim::{
     net::NetSim,
     rand::{Rng, thread_rng},
@@ -29,12 +30,50 @@ pub struct Seen {
     pub fired: Fired,
     pub broken: Option<(Ms, Broken)>,
     pub judge: Judge,
+    pub timers: Timers,
     pub work: Work,
     pub timeline: Timeline,
     /// Running nodes.
     pub nodes: BTreeMap<u64, Node>,
     /// All worker processes, dead ones too, by their name.
     pub processes: BTreeMap<String, Process>,
+    /// How often something was deleted: what was acknowledged before is not owed after.
+    pub deletions: u64,
+    /// Deletions under way: nothing that is acknowledged meanwhile is owed, and nothing that is found says anything.
+    pub deleting: u64,
+}
+impl Seen {
+    /// Nothing was deleted since there were so many deletions.
+    pub fn owes(&self, deletions: u64) -> bool { self.deleting == 0 && self.deletions == deletions }
+    /// A deletion of all places with this prefix begins (1) or has ended (-1).
+    pub fn deletion(&mut self, prefix: &str, step: i64) {
+        self.deletions += 1;
+        self.deleting = self.deleting.saturating_add_signed(step);
+        self.judge.commits.forget(prefix);
+    }
+}
+
+/// How a node is started, and what may become of it.
+#[derive(Default)]
+pub struct Care {
+    /// It was done something to that may end it.
+    pub may_end: bool,
+    /// Why its process ended by itself, or did not start.
+    pub ended: Option<String>,
+    /// It is out of the cluster for the rest of the story.
+    pub out: bool,
+    /// It runs an earlier version: it may stop a shard.
+    pub old_version: bool,
+    /// Somebody does something to it that suffers no other act.
+    pub busy: bool,
+    /// Starts so far.
+    pub lives: u64,
+    pub snapshot_every: Option<u64>,
+    pub checkpoint_ms: Option<Ms>,
+    /// Another data directory than its own.
+    pub directory: Option<u128>,
+    /// What happens at its trap.
+    pub spring: super::acts::Spring,
 }
 
 /// One simulated cluster and its users.
@@ -43,39 +82,74 @@ pub struct World {
     pub sim: Handle,
     start: Instant,
     seen: Arc<Mutex<Seen>>,
-    disks: BTreeMap<u64, (SimDisk, SimDisk, SimKv)>,
+    pub disks: Mutex<BTreeMap<u64, Disks>>,
     /// The simulator's numbers of our nodes.
     hosts: Mutex<BTreeMap<u64, NodeId>>,
     pub admin: NodeId,
     next_address: AtomicU64,
-    /// Nodes whose disk will die in mid-write.
-    dying: Mutex<BTreeSet<u64>>,
+    /// Acts under way that have to come to their end.
+    pub acts_out: AtomicU64,
+    care: Mutex<BTreeMap<u64, Care>>,
+    /// One change of topics at a time.
+    pub topics_change: tokio::sync::Mutex<()>,
+    /// The end has come: copies that are still out need not come any more.
+    pub over: std::sync::atomic::AtomicBool,
 }
 
 pub const NODES: std::ops::RangeInclusive<u64> = 1..=3;
 pub fn http(id: u64) -> String { format!("10.0.0.{id}:7600") }
 fn peer(id: u64) -> String { format!("10.0.0.{id}:7700") }
+fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> { m.lock().unwrap_or_else(PoisonError::into_inner) }
 
 impl World {
     pub fn new(plan: Plan, seen: Arc<Mutex<Seen>>) -> Arc<World> {
         let sim = Handle::current();
         let admin = sim.create_node().name("admin").ip([10, 0, 1, 1].into()).build().id();
-        let disks = NODES.map(|id| (id, (SimDisk::new(), SimDisk::new(), SimKv::default()))).collect();
-        let world = Arc::new(World { plan, sim, start: Instant::now(), seen, disks, hosts: Mutex::default(), admin, next_address: AtomicU64::new(1), dying: Mutex::default() });
+        let disks = NODES.map(|id| (id, Disks::default())).collect();
+        let world = Arc::new(World {
+            plan, sim, start: Instant::now(), seen, disks: Mutex::new(disks), hosts: Mutex::default(), admin, next_address: AtomicU64::new(1), acts_out: AtomicU64::new(0),
+            care: Mutex::default(), topics_change: tokio::sync::Mutex::default(), over: false.into(),
+        });
         for id in NODES {
             let w = world.clone();
             let host = world.sim.create_node().name(format!("n{id}")).ip([10, 0, 0, id as u8].into()).init(move || live(id, w.clone())).build().id();
-            world.hosts.lock().unwrap_or_else(PoisonError::into_inner).insert(id, host);
+            lock(&world.hosts).insert(id, host);
+            let most = world.plan.drift_ppm;
+            if most > 0 {
+                faults::drift(host, thread_rng().gen_range(-most..=most));
+                world.fired("clocks drift");
+            }
+            faults::change(host, |h| (h.late, h.copies) = (world.plan.late_timers, world.plan.peer_copies));
         }
         world
     }
-    pub fn seen(&self) -> MutexGuard<'_, Seen> { self.seen.lock().unwrap_or_else(PoisonError::into_inner) }
+    pub fn seen(&self) -> MutexGuard<'_, Seen> { lock(&self.seen) }
     pub fn now(&self) -> Ms { self.start.elapsed().as_millis() as Ms }
-    pub fn host(&self, id: u64) -> NodeId { self.hosts.lock().unwrap_or_else(PoisonError::into_inner)[&id] }
-    /// A computer of its own for a process.
+    pub fn host(&self, id: u64) -> NodeId { lock(&self.hosts)[&id] }
+    pub fn node_at(&self, host: NodeId) -> Option<u64> { lock(&self.hosts).iter().find(|(_, h)| **h == host).map(|(id, _)| *id) }
+    pub fn care<T>(&self, id: u64, f: impl FnOnce(&mut Care) -> T) -> T { f(lock(&self.care).entry(id).or_default()) }
+    /// Nodes that are part of the cluster to the end.
+    pub fn members(&self) -> BTreeSet<u64> { NODES.filter(|n| !self.care(*n, |c| c.out)).collect() }
+    /// Takes nodes for one act alone; false: another has one of them.
+    pub fn take(&self, nodes: &[u64]) -> bool {
+        let free = nodes.iter().all(|n| self.care(*n, |c| !c.busy && !c.out));
+        if free { nodes.iter().for_each(|n| self.care(*n, |c| c.busy = true)); }
+        free
+    }
+    pub fn give_back(&self, nodes: &[u64]) { nodes.iter().for_each(|n| self.care(*n, |c| c.busy = false)); }
+    /// May be killed and restarted by anybody.
+    pub fn is_free(&self, id: u64) -> bool { self.care(id, |c| !c.busy && !c.out) }
+    /// A computer of its own for a process. Its clock drifts as the plan has it.
     pub fn computer(&self, name: &str) -> madsim::runtime::NodeHandle {
         let n = self.next_address.fetch_add(1, Ordering::Relaxed);
-        self.sim.create_node().name(name).ip([10, 0, 2 + (n / 250) as u8, (n % 250) as u8 + 1].into()).build()
+        let computer = self.sim.create_node().name(name).ip([10, 0, 2 + (n / 250) as u8, (n % 250) as u8 + 1].into()).build();
+        let most = self.plan.drift_ppm;
+        if most > 0 { faults::drift(computer.id(), thread_rng().gen_range(-most..=most)); }
+        computer
+    }
+    /// Runs beside everything, on a computer that nothing is done to.
+    pub fn beside(&self, work: impl Future<Output = ()> + Send + 'static) {
+        if let Some(h) = self.sim.get_node(self.admin) { h.spawn(work); }
     }
 
     /// Counts into the digest and, as a sentence, into the story.
@@ -108,41 +182,37 @@ impl World {
     pub fn leader(&self, shard: u16) -> Option<u64> {
         let seen = self.seen();
         let claims = seen.nodes.iter().filter_map(|(id, n)| {
-            let cluster = n.cluster();
-            let s = &cluster.shards[usize::from(shard)];
-            (s.leader == Some(*id)).then_some((s.term, *id))
+            let (leader, term, _) = n.standing(shard)?;
+            (leader == Some(*id)).then_some((term, *id))
         });
         claims.max().map(|(_, id)| id)
     }
+    /// Whether a node runs.
+    pub fn is_up(&self, id: u64) -> bool { self.seen().nodes.contains_key(&id) }
 
     /// Power off: what was not synced survives in part. With `gently` only the process dies.
     pub fn kill(&self, id: u64, gently: bool) {
-        let died_starting = self.dying().contains(&id);
-        if self.seen().nodes.remove(&id).is_none() && self.sim.is_exit(self.host(id)) && !died_starting {
+        let kinds = [Crash::LoseUnsynced, Crash::LoseUnsynced, Crash::KeepAll, Crash::KeepPrefix, Crash::KeepSuffix, Crash::KeepSome, Crash::KillProcess];
+        self.kill_as(id, if gently { Crash::KillProcess } else { kinds[thread_rng().gen_range(0..kinds.len())] });
+    }
+    pub fn kill_as(&self, id: u64, kind: Crash) {
+        let may_end = self.care(id, |c| std::mem::take(&mut c.may_end));
+        if self.seen().nodes.remove(&id).is_none() && self.sim.is_exit(self.host(id)) && !may_end {
             return;
         }
         self.sim.kill(self.host(id));
-        let kinds = [Crash::LoseUnsynced, Crash::LoseUnsynced, Crash::KeepAll, Crash::KeepPrefix, Crash::KeepSuffix, Crash::KeepSome, Crash::KillProcess];
-        let kind = if gently { Crash::KillProcess } else { kinds[thread_rng().gen_range(0..kinds.len())] };
-        self.dying().remove(&id);
-        let (wal, snapshots, state) = &self.disks[&id];
-        wal.crash(kind, &mut |n| thread_rng().gen_range(0..n));
-        snapshots.crash(kind, &mut |n| thread_rng().gen_range(0..n));
-        // Of its unsynced writes a prefix survives; of a process that died alone, all.
-        let unsynced = state.unsynced();
-        state.crash(if kind == Crash::KillProcess { unsynced } else { thread_rng().gen_range(0..=unsynced) });
+        lock(&self.disks)[&id].crash(kind);
         self.event(format!("node {id} dies ({kind:?})"));
     }
     pub fn restart(&self, id: u64) {
+        if self.care(id, |c| c.out) { return; }
         self.event(format!("node {id} starts"));
+        self.care(id, |c| { c.ended = None; c.lives += 1; });
+        faults::set_trap(self.host(id), None);
         self.sim.restart(self.host(id));
     }
-    /// Dies in mid-write at its log's `op`-th operation; 0: does not.
-    pub fn die_at(&self, id: u64, op: u64) {
-        if op > 0 { self.dying().insert(id) } else { self.dying().remove(&id) };
-        self.disks[&id].0.crash_at(op);
-    }
-    fn dying(&self) -> MutexGuard<'_, BTreeSet<u64>> { self.dying.lock().unwrap_or_else(PoisonError::into_inner) }
+    /// A node that ended by itself, or did not start: why.
+    pub fn ended(&self, id: u64) -> Option<String> { self.care(id, |c| c.ended.clone()) }
 
     /// Both directions between two nodes.
     pub fn link(&self, a: u64, b: u64, up: bool) {
@@ -161,24 +231,26 @@ impl World {
 async fn live(id: u64, world: Arc<World>) {
     // What the one before left bound is gone by then.
     sleep(Duration::from_millis(5)).await;
-    let (wal, snapshots, state) = &world.disks[&id];
+    let (wal, snapshots, state) = { let disks = lock(&world.disks); let d = &disks[&id]; (d.wal.mount(), d.snapshots.mount(), d.state.mount()) };
+    let (snapshot_every, checkpoint_ms, directory) = world.care(id, |c| (c.snapshot_every, c.checkpoint_ms, c.directory));
+    let usual = RaftConfig::default();
     let raft = RaftConfig {
-        listen: peer(id), secret: b"secret".to_vec(), snapshot_every: world.plan.snapshot_every, guard_ms: world.plan.guard_ms, ..RaftConfig::default()
+        listen: peer(id), secret: b"secret".to_vec(), snapshot_every: snapshot_every.unwrap_or(world.plan.snapshot_every), guard_ms: world.plan.guard_ms,
+        checkpoint_ms: checkpoint_ms.unwrap_or(usual.checkpoint_ms), ..usual
     };
     let config = NodeConfig {
         node: id, http_advertise: http(id), peers: NODES.map(|n| (n, peer(n))).collect(), shards: world.plan.shards, raft,
-        directory: u128::from(id) << 64 | 0xd1, segment_bytes: 1 << 16, ..NodeConfig::default()
+        directory: directory.unwrap_or(u128::from(id) << 64 | 0xd1), segment_bytes: 1 << 16, ..NodeConfig::default()
     };
-    let node = match Node::start_on(config, wal.mount(), snapshots.mount(), &state.mount()).await {
+    let node = match Node::start_on(config, wal, snapshots, &state).await {
         Ok(node) => node,
-        Err(e) if world.dying().contains(&id) => return world.event(format!("node {id} dies while it starts: {e}")),
-        Err(e) => return world.broken("live", format!("node {id} does not start: {e}")),
+        Err(e) => return end(&world, id, format!("does not start: {e}")),
     };
     world.event(format!("node {id} is up"));
     world.seen().nodes.insert(id, node.clone());
     let failed = { let (node, world) = (node.clone(), world.clone()); async move {
         let why = node.failed().await;
-        if world.dying().contains(&id) { world.event(format!("node {id} stops: {why}")) } else { world.broken("live", format!("node {id} cannot go on: {why}")) }
+        end(&world, id, format!("cannot go on: {why}"));
     } };
     tokio::spawn(failed);
     for shard in 0..world.plan.shards { tokio::spawn(probe(id, shard, node.clone(), world.clone())); }
@@ -189,13 +261,25 @@ async fn live(id: u64, world: Arc<World>) {
     baton_api::serve(listener, baton_api::router(node), pending()).await;
 }
 
+/// A process that cannot go on ends at once.
+fn end(world: &Arc<World>, id: u64, why: String) {
+    if !world.care(id, |c| c.may_end) { return world.broken("live", format!("node {id} {why}")); }
+    world.event(format!("node {id} {why}"));
+    world.seen().nodes.remove(&id);
+    world.care(id, |c| c.ended = Some(why));
+    let w = world.clone();
+    world.beside(async move { w.sim.kill(w.host(id)); });
+}
+
 /// Asks for the lease again and again: none may be given while a later term has a leader.
 async fn probe(id: u64, shard: u16, node: Node, world: Arc<World>) {
     loop {
-        sleep(Duration::from_millis(thread_rng().gen_range(5..40))).await;
+        let most = if world.plan.aimed { 50 } else { 150 };
+        sleep(Duration::from_millis(thread_rng().gen_range(5..most))).await;
         let newest = world.seen().judge.newest_term(shard);
         if let Some(term) = node.lease(shard).await {
-            let verdict = { let mut s = world.seen(); s.work.leases += 1; s.judge.leased(id, shard, term, newest) };
+            let now = world.now();
+            let verdict = { let mut s = world.seen(); s.work.leases += 1; s.timers.leased(shard, now); s.judge.leased(id, shard, term, newest) };
             world.verdict(verdict);
         }
     }

@@ -1,0 +1,45 @@
+//! Nobody is expired for what his leader could not do: after a time in which no node held a shard's lease, each member has its full promised
+//! session again, counted from the first lease after it (`safety.md` 19).
+
+use super::plan::Ms;
+use baton_coordinator::{ids::{GroupId, MemberId}, shard::Shard};
+use baton_invariants::{Verdict, broken};
+use std::collections::BTreeMap;
+
+/// So long without a lease counts: every leader notices that, at its next check or by the gap.
+const GAP: Ms = 2_200;
+/// The part of the session that is waited for: clocks drift, and looks are a few ms apart.
+const PART: (u64, u64) = (85, 100);
+
+#[derive(Default)]
+struct Lease { last: Ms, since: Ms }
+#[derive(Default)]
+struct Known { sequence: u64, members: BTreeMap<(GroupId, MemberId), u64> }
+
+#[derive(Default)]
+pub struct Timers { leases: BTreeMap<u16, Lease>, known: BTreeMap<u16, Known> }
+
+impl Timers {
+    /// A node holds the lease of a shard now.
+    pub fn leased(&mut self, shard: u16, now: Ms) {
+        let l = self.leases.entry(shard).or_default();
+        if now > l.last + GAP { l.since = now; }
+        l.last = now;
+    }
+    /// The applied state of a shard at some node. `went` says of a member that is gone whether something else than its session took it.
+    pub fn look(&mut self, no: u16, shard: &Shard, now: Ms, went: impl Fn(&GroupId, &MemberId) -> bool) -> Verdict {
+        let known = self.known.entry(no).or_default();
+        let sequence = shard.state().sequence;
+        if sequence <= known.sequence { return Ok(()); }
+        let members = shard.state().groups.iter().flat_map(|(id, g)| g.members.iter().map(move |(m, x)| ((id.clone(), m.clone()), x.session_promised_ms))).collect();
+        let before = std::mem::replace(known, Known { sequence, members });
+        let since = self.leases.get(&no).map_or(0, |l| l.since);
+        for ((group, member), promised) in before.members {
+            let gone = !known.members.contains_key(&(group.clone(), member.clone()));
+            if gone && !went(&group, &member) && now < since + promised * PART.0 / PART.1 {
+                return broken("timers", format!("{member} of {group} was expired {} ms after a time without a leader, and was promised {promised} ms", now - since));
+            }
+        }
+        Ok(())
+    }
+}
