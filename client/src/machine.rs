@@ -295,7 +295,8 @@ impl Machine {
     /// Not after an answer that should have been held and came back early with nothing new: from a server that does not hold, that would be a busy loop.
     /// Nor (the caller looks) after a failure: what lets answers pass may still break every wait.
     fn listens_on(&self, ticket: Ticket, news: bool, now: Nanos) -> bool {
-        let held_in_full = ticket.wait_ms >= HELD_MIN_MS && now >= ticket.sent_at.saturating_add(ticket.wait_ms * MS);
+        // Nearly: the server counts whole milliseconds, on a clock of its own.
+        let held_in_full = ticket.wait_ms >= HELD_MIN_MS && now >= ticket.sent_at.saturating_add(ticket.wait_ms * MS / 10 * 9);
         self.may_wait_ms() > 0 && self.applied == self.seen && self.settled() && (!ticket.waits() || news || held_in_full)
     }
 
