@@ -25,7 +25,7 @@ impl Connection {
         tokio::spawn(async move { let _ = connection.await; });
         Ok(Connection { sender, host: address.into() })
     }
-    async fn send(&mut self, method: &str, path: &str, body: Bytes) -> Result<(u16, Bytes)> {
+    pub async fn send(&mut self, method: &str, path: &str, body: Bytes) -> Result<(u16, Bytes)> {
         self.sender.ready().await?;
         let request = Request::builder().method(method).uri(path).header("host", &self.host).header("content-type", "application/json").body(Full::new(body))?;
         let (head, body) = self.sender.send_request(request).await?.into_parts();

@@ -1,8 +1,11 @@
 //! Groups of every size and shape for measuring assignors, in the dense numbers that assignors take: names, maps and allocation of the input are outside
 //! of what is timed. Everything is derived from the shape, so that two runs measure the same input.
 
+pub mod crew;
+pub mod handover;
 pub mod http;
 pub mod memory;
+pub mod shard;
 
 use baton_coordinator::{
     assign::{

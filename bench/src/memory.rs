@@ -30,3 +30,6 @@ pub fn peak_of<T>(run: impl FnOnce() -> T) -> (T, usize) {
     let out = run();
     (out, PEAK.load(Relaxed) - before)
 }
+
+/// Bytes in use now. Needs `Counting` as the global allocator.
+pub fn in_use() -> usize { NOW.load(Relaxed) }
