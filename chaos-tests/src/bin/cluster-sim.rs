@@ -22,7 +22,7 @@ fn main() -> std::process::ExitCode {
 mod cli {
     use anyhow::{Context, Result, bail};
     use baton_chaos_tests::{
-        cluster::{BATCH, BUGS, KINDS, Outcome, Plan, cpu_seconds, play_plan, play_seeds, run, soak},
+        cluster::{BATCH, BUGS, KINDS, OPEN, Outcome, Plan, cpu_seconds, play_plan, play_seeds, run, soak},
         core_sim::{plan::Fired, timeline::About},
     };
     use std::time::Instant;
@@ -115,7 +115,7 @@ mod cli {
     fn mutants(most: u64, jobs: usize, only: u8) -> Result<()> {
         println!("| bug | what | caught by | seeds needed | branch reached |\n| --- | --- | --- | --- | --- |");
         let mut missed = Vec::new();
-        for bug in BUGS.iter().filter(|b| only == 0 || only == b.number) {
+        for bug in BUGS.iter().chain(&OPEN).filter(|b| if only == 0 { BUGS.iter().any(|c| c.number == b.number) } else { only == b.number }) {
             let (mut reached, mut found) = (0, None);
             // A handful at a time, so that the first that fails is the lowest seed.
             let step = 2 * jobs.max(1) as u64;

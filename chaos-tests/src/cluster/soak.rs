@@ -3,7 +3,7 @@
 
 use super::{Act, Outcome, Plan, plan::Ms, play_plan, play_seeds};
 use anyhow::{Context, Result, bail};
-use baton_core_sim::plan::Fired;
+use baton_core_sim::{plan::Fired, timeline::About};
 use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeMap,
@@ -88,7 +88,8 @@ fn cluster_failed(o: &Outcome, kept: &Path, before: &[Failed]) -> Result<Failed>
     std::fs::create_dir_all(kept).with_context(|| format!("{} cannot be made", kept.display()))?;
     let name = |ext: &str| -> PathBuf { kept.join(format!("cluster-{}.{ext}", o.seed)) };
     let write = |path: PathBuf, text: String| std::fs::write(&path, text).with_context(|| format!("{} cannot be written", path.display()));
-    write(name("html"), o.timeline.html(&format!("Simulated cluster, seed {}", o.seed)))?;
+    let about = About { title: format!("Simulated cluster, seed {}", o.seed), replay: format!("cargo xtask sim cluster replay {}", o.seed), bug: None, story: &o.story };
+    write(name("html"), o.timeline.html(&about))?;
     let alike = before.iter().filter(|f| f.net == "cluster" && f.invariant == why.invariant).count() >= ALIKE;
     let enough: Vec<String> = if alike { Vec::new() } else { shrink(o, |plan| play_plan(o.seed, plan, 0)).iter().map(|(at, act)| format!("{at} ms {act:?}")).collect() };
     let said = if alike { "not looked for: it fails as others did".into() } else { enough.join("\n") };
