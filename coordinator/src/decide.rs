@@ -166,7 +166,7 @@ fn leave_for_a_while(draft: &mut Draft, l: &Leave) -> Result<Response, GroupErro
 /// An administrator's removal: the member may still be working, so its partitions are held.
 fn remove(draft: &mut Draft, group: &GroupId, member: &MemberId) -> Result<Response, GroupError> {
     let m = existing(draft, group)?.members.get(member).ok_or_else(|| GroupError::UnknownMember { member: member.clone() })?;
-    let (freed, held) = freed_or_held(m);
+    let (freed, held) = if seeded::on(56) { (holdings(m), Vec::new()) } else { freed_or_held(m) };
     take_out(draft, group, member, Parting { freed, held, fence: false }, "removed", format!("an administrator removed {member}"));
     Ok(Response::Removed)
 }
@@ -317,15 +317,18 @@ pub fn done(draft: &mut Draft, group: &GroupId, found: &work::Found) {
     }
     match found {
         // Of an epoch that has been superseded meanwhile it is still newer than what is there. Who left since is left out; reconciliation looks at subscriptions.
-        work::Found::Target { epoch, assignment } => {
+        work::Found::Target { epoch, assignment, instances } => {
+            let epoch = if seeded::on(49) { &g.epoch } else { epoch };
             if *epoch > g.target_epoch && *epoch <= g.epoch && !g.members.is_empty() {
-                let assignment = assignment.iter().filter(|(m, _)| g.members.contains_key(*m)).map(|(m, ps)| (m.clone(), ps.clone())).collect();
+                // A static member that came back under another id meanwhile has the place, and so the part, of the one before: its return bumps no epoch.
+                let now = |m: &MemberId| if g.members.contains_key(m) { Some(m.clone()) } else { instances.get(m).and_then(|i| g.instances.get(i)).filter(|n| !assignment.contains_key(*n)).cloned() };
+                let assignment = assignment.iter().filter_map(|(m, ps)| now(m).map(|m| (m, ps.clone()))).collect();
                 draft.put(Record::Target { epoch: *epoch, assignment });
             }
         }
         // Found on an older image than the group has seen by now: it is looked at again.
-        work::Found::Topics { revision, .. } if *revision < g.metadata_revision => {}
-        work::Found::Topics { revision, topics } => subscription::resolved(draft, group, *revision, topics),
+        work::Found::Topics { revision, .. } if *revision < g.metadata_revision && !seeded::on(45) => {}
+        work::Found::Topics { revision, topics } => subscription::resolved(draft, group, if seeded::on(45) { draft.context.metadata.revision } else { *revision }, topics),
     }
 }
 

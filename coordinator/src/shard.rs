@@ -179,6 +179,8 @@ pub struct Shard {
 
 /// Groups are looked through this often for what retention is over for.
 const SWEEP_EVERY_MS: Millis = 600_000;
+/// A new leader looks soon: topics may have gone while nobody led.
+const FIRST_SWEEP_MS: Millis = 1_000;
 
 impl Leading {
     fn queue_timer(&mut self, group: &GroupId, command: decide::TimerCommand, now: Now) {
@@ -348,7 +350,7 @@ impl Shard {
         if !again {
             self.step_down();
             self.leading = Some(Leading {
-                node, term, timers: Timers::default(), rearmed_at: now.mono_ms, time_from: (self.state.time_ms, now.mono_ms), sweep_at: now.mono_ms + SWEEP_EVERY_MS, swept: None, tick: false, facts_seen: BTreeMap::new(), working: BTreeMap::new(), runs: term << 32, regexes_at: BTreeMap::new(), queue: VecDeque::new(), in_flight: None, held: BTreeMap::new(), assigned_at: BTreeMap::new(), behind: BTreeMap::new(),
+                node, term, timers: Timers::default(), rearmed_at: now.mono_ms, time_from: (self.state.time_ms, now.mono_ms), sweep_at: now.mono_ms + FIRST_SWEEP_MS, swept: None, tick: false, facts_seen: BTreeMap::new(), working: BTreeMap::new(), runs: term << 32, regexes_at: BTreeMap::new(), queue: VecDeque::new(), in_flight: None, held: BTreeMap::new(), assigned_at: BTreeMap::new(), behind: BTreeMap::new(),
                 refused: BTreeMap::new(), touched: Vec::new(), classic: BTreeMap::new(), armed: Vec::new(), lost: BTreeSet::new(),
             });
         }

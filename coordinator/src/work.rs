@@ -38,7 +38,8 @@ pub struct Done {
 }
 #[derive(Clone, Debug)]
 pub enum Found {
-    Target { epoch: Epoch, assignment: assign::Assignment },
+    /// `instances`: the static members as they were when it began; one may be back under another id by now.
+    Target { epoch: Epoch, assignment: assign::Assignment, instances: BTreeMap<MemberId, InstanceId> },
     Topics { revision: u64, topics: BTreeMap<String, BTreeSet<TopicName>> },
 }
 
@@ -56,7 +57,7 @@ impl Work {
         let Work { group, run, task } = self;
         let kind = task.kind();
         let result = match task {
-            Task::Assign { assignor, epoch, input } => assign(&assignor, &input).map(|assignment| Found::Target { epoch, assignment }),
+            Task::Assign { assignor, epoch, input } => assign(&assignor, &input).map(|assignment| Found::Target { epoch, assignment, instances: input.instances }),
             Task::Resolve { expressions, image } => {
                 let topics = expressions.into_iter().map(|e| { let found = regexes::resolve(&e, &image); (e, found) }).collect();
                 Ok(Found::Topics { revision: image.revision, topics })

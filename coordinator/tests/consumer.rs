@@ -366,3 +366,40 @@ fn a_result_from_an_earlier_leadership_is_not_taken() {
     w.settle(&mut [&mut b, &mut c]);
     assert_eq!((b.owned.len(), c.owned.len()), (2, 2));
 }
+
+/// A timer that is armed in the past is taken for a loop that was late, and moves every deadline by its "lateness": sessions then never end.
+#[test]
+fn a_read_before_the_first_target_of_a_new_leader_moves_no_deadline() {
+    let mut w = World::new(&[("t", 6)]);
+    w.now.mono_ms = 5_000_000;
+    offload(&mut w);
+    let mut a = Model::new("a", &["t"]);
+    w.auto_work = false;
+    w.join(&mut a);
+    assert_eq!((w.group().epoch, w.group().target_epoch), (2, 1), "its target is still being computed");
+    // The next leader has not computed any target, and is asked for something that it answers without the log.
+    w.shard.step_down();
+    w.run();
+    w.work.clear();
+    w.shard.lead(1, 2, w.now);
+    let _ = w.ask(Command::FetchOffsets { topic: None, partition: None });
+    w.pass(40_000);
+    assert_eq!(w.group().members_count(), 0, "it was not heard of for two sessions");
+}
+
+/// A static member comes back under another id while the target is computed: its return bumps no epoch, so the part of the one before is its.
+#[test]
+fn a_late_target_is_for_who_has_the_place_by_then() {
+    let mut w = World::new(&[("t", 6)]);
+    offload(&mut w);
+    let (mut before, mut after) = (Kafka::fixed("k1", "i", &["t"]), Kafka::fixed("k2", "i", &["t"]));
+    w.auto_work = false;
+    w.kjoin(&mut before);
+    w.consumer(ConsumerHeartbeat { epoch: -2, ..before.beat() }).expect("away");
+    w.kjoin(&mut after);
+    w.auto_work = true;
+    w.run();
+    w.pass(200);
+    w.ksettle(&mut [&mut after]);
+    assert_eq!(after.has().len(), 6, "{:#?}", w.group());
+}

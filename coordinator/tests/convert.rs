@@ -345,3 +345,85 @@ fn a_conversion_survives_a_leader_change_with_full_sessions() {
     let record = w.log.iter().flat_map(|e| &e.batches).flat_map(|b| &b.records).filter(|r| matches!(r, Record::Classic(c) if matches!(&**c, ClassicRecord::Upgraded { .. }))).count();
     assert_eq!(record, 1, "a conversion is one record");
 }
+
+/// It names topics, not ids: what it was granted is meant, and stays its own until it says that it has stopped.
+#[test]
+fn a_claim_to_a_partition_of_a_topic_made_again_frees_nothing() {
+    let (mut w, mut a) = (world(|_| {}), client(1));
+    stable(&mut w, &mut [&mut a], &[&[0, 1, 2, 3]]);
+    consumer(&mut w, "m", 0, Some(&[]));
+    w.meta(baton_coordinator::metadata::MetaCommand::DeleteTopic { name: "t".into() });
+    w.declare("t", 4);
+    consumer(&mut w, "m", 2, Some(&[]));
+    let r = w.ask(a.join());
+    a.take(r);
+    let holds = |w: &World, id: &MemberId| member(w, id).holdings().count();
+    assert_eq!((holds(&w, &a.id), holds(&w, &"m".into())), (4, 0), "{:#?}", w.group());
+}
+
+/// A conversion back and the next command of the group may be decided together: the group's members have their timers all the same.
+#[test]
+fn a_classic_member_expires_although_another_joined_right_behind_the_conversion_back() {
+    let (mut w, mut a) = (world(|_| {}), client(1));
+    stable(&mut w, &mut [&mut a], &[&[0, 1, 2, 3]]);
+    consumer(&mut w, "m", 0, Some(&[]));
+    w.auto_commit = false;
+    w.send(hb("n", 0, Some(&[])));
+    w.send(hb("n", -1, None));
+    w.send(hb("m", -1, None));
+    w.send(client(2).join());
+    w.auto_commit = true;
+    w.commit();
+    w.run();
+    w.commit();
+    w.run();
+    assert!(w.group().classic.as_ref().is_some_and(|c| c.members.contains_key(&a.id)), "{:#?}", w.group());
+    w.pass(60_000);
+    assert_eq!(w.group().members_count(), 0, "nobody has been heard of: {:#?}", w.group());
+}
+
+/// It holds on to what it said to own until it is told otherwise, also when a generation in between never got its assignment.
+#[test]
+fn a_conversion_in_mid_rebalance_keeps_what_cooperative_members_use() {
+    let (mut w, mut a, mut b) = (world(|_| {}), client(1), Client { instance: Some("i".into()), ..client(2) });
+    stable(&mut w, &mut [&mut a, &mut b], &[&[0, 1], &[2, 3]]);
+    // A generation without an assignment, then the next join phase.
+    let c = Client { instance: Some("j".into()), ..client(3) };
+    w.send(c.join());
+    w.send(a.join());
+    w.send(b.join());
+    assert_eq!(w.group().state(), GroupState::CompletingRebalance);
+    w.ask(Command::Classic(ClassicCommand::Leave(vec![Leaver { member: "".into(), instance_id: Some("j".into()), reason: None }]))).expect("it leaves");
+    assert_eq!(w.group().state(), GroupState::PreparingRebalance);
+    consumer(&mut w, "m", 0, Some(&[]));
+    assert_eq!((assigned(&w, &a.id), assigned(&w, &b.id)), (set(&[("t", 0), ("t", 1)]), set(&[("t", 2), ("t", 3)])));
+}
+
+/// What a member is to give back it may still be using when the last consumer member goes.
+#[test]
+fn a_conversion_back_takes_nothing_from_who_holds_it() {
+    let (mut w, mut a, mut b) = (world(|_| {}), client(1), client(2));
+    stable(&mut w, &mut [&mut a, &mut b], &[&[0, 1, 2, 3], &[]]);
+    consumer(&mut w, "m", 0, Some(&[]));
+    assert_ne!(w.group().target[&a.id].len(), 4, "something is to go elsewhere");
+    consumer(&mut w, "m", -1, None);
+    let c = w.group().classic.as_ref().expect("only classic members are left");
+    let given = |id: &MemberId| Assigned::decode(&c.members[id].assignment.0).expect("it can be read").partitions.len();
+    assert_eq!((given(&a.id), given(&b.id), w.group().state()), (4, 0, GroupState::PreparingRebalance));
+}
+
+/// A topic may go while nobody leads: the next leader forgets its offsets soon, also in a classic group.
+#[test]
+fn a_new_leader_forgets_offsets_of_topics_that_are_gone() {
+    let (mut w, mut a) = (world(|_| {}), client(1));
+    stable(&mut w, &mut [&mut a], &[&[0, 1, 2, 3]]);
+    let offsets = vec![CommitOffset { partition: Partition::new("t", 0), token: FencingToken(0), offset: 7, metadata: String::new(), leader_epoch: None }];
+    w.ask(Command::Classic(ClassicCommand::Commit(GenerationCommit { member: a.id.clone(), instance_id: None, generation: a.generation, offsets }))).expect("its generation");
+    assert_eq!(w.group().offsets.len(), 1);
+    w.shard.step_down();
+    w.meta(baton_coordinator::metadata::MetaCommand::DeleteTopic { name: "t".into() });
+    w.declare("t", 4);
+    w.shard.lead(1, 2, w.now);
+    w.pass(2_000);
+    assert!(w.group().offsets.is_empty(), "{:?}", w.group().offsets);
+}

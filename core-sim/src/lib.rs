@@ -1,14 +1,17 @@
 //! The simulation of the core: three replicas of a `Shard` on a toy consensus, model members, a lossy network, drifting clocks, sinks.
 //! No async, no threads, no clock: one seed is one story, in milliseconds of CPU time. Never used by the product.
 //!
-//! `plan` draws the faults, `world` plays them, `member` is a process that obeys the client rules; the judges of
-//! `baton_invariants` see every applied entry, every answer and every instant. The rules of the shell (lease check at release, gate, re-arming) are modelled here as `node/` does them.
+//! `plan` draws the faults, `world` plays them, `member` is a process that obeys the client rules, `client` is one of Kafka's (KIP-848 or classic); the judges of
+//! `baton_invariants` and `watch`, which knows what Kafka's clients are promised, see every applied entry, every answer and every instant. The rules of the shell
+//! (lease check at release, gate, re-arming) are modelled here as `node/` does them.
 
+pub mod client;
 pub mod member;
 pub mod plan;
 pub mod replicas;
 pub mod rng;
 pub mod timeline;
+pub mod watch;
 pub mod world;
 
 pub use baton_coordinator::seeded;
@@ -18,7 +21,7 @@ pub use world::{Outcome, run};
 pub struct SeededBug { pub number: u8, pub what: &'static str, pub caught_by: &'static [&'static str] }
 
 /// The bugs this simulation must find.
-pub const BUGS: [SeededBug; 26] = [
+pub const BUGS: [SeededBug; 37] = [
     SeededBug { number: 1, what: "a pending partition given back clears the owner map", caught_by: &["one-owner", "one-believer", "replay"] },
     SeededBug { number: 2, what: "assign before the revocation is confirmed", caught_by: &["one-owner", "one-believer"] },
     SeededBug { number: 3, what: "null owned set taken as \"owns nothing\"", caught_by: &["one-believer", "fencing"] },
@@ -44,6 +47,17 @@ pub const BUGS: [SeededBug; 26] = [
     SeededBug { number: 28, what: "a lapsed leader does not re-arm", caught_by: &["timers"] },
     SeededBug { number: 50, what: "a new leader answers a fetch before it has applied everything", caught_by: &["linearizable"] },
     SeededBug { number: 51, what: "a commit acknowledged when it is proposed", caught_by: &["durable", "linearizable"] },
+    SeededBug { number: 16, what: "a static Kafka member replaced while the old process is alive", caught_by: &["one-believer"] },
+    SeededBug { number: 29, what: "a classic member's generation not bumped at the conversion back", caught_by: &["epochs"] },
+    SeededBug { number: 46, what: "a static member that leaves for a while (-2) loses its place at once", caught_by: &["timers"] },
+    SeededBug { number: 47, what: "a conversion in mid-rebalance forgets what the classic members use", caught_by: &["one-believer"] },
+    SeededBug { number: 48, what: "a commit of an earlier generation accepted", caught_by: &["fencing"] },
+    SeededBug { number: 49, what: "a target computed for a superseded epoch taken for the newest", caught_by: &["complete"] },
+    SeededBug { number: 56, what: "partitions of a member that an administrator removed are free at once", caught_by: &["one-believer"] },
+    SeededBug { number: 57, what: "a Kafka member's null owned set taken as \"owns nothing\"", caught_by: &["one-believer"] },
+    SeededBug { number: 52, what: "a dynamic classic member that did not come to the join phase stays in", caught_by: &["one-believer"] },
+    SeededBug { number: 53, what: "a classic member of a consumer group is not called to rebalance", caught_by: &["live"] },
+    SeededBug { number: 54, what: "a classic member's claim to a partition of a topic made again taken for another topic's", caught_by: &["one-believer"] },
     SeededBug { number: 27, what: "the client applies an older answer", caught_by: &["one-believer", "fencing"] },
 ];
 /// A hold dropped by group deletion: found too, but only by stories that delete groups.

@@ -14,6 +14,10 @@ pub const SETTLE: Ms = 90_000;
 /// How old an answer's lease may be, on the leader's clock; elections take longer than this.
 pub const LEASE_AGE: Ms = 480;
 
+/// Which kinds of members a group has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mix { Http, Consumer, Classic, /** All kinds in one group, with conversions both ways. */ All }
+
 /// The faults of one story. Rates are per million ticks, unless they say otherwise.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -48,6 +52,14 @@ pub struct Plan {
     pub meta_lag_ms: u64,
     pub wait: bool,
     pub aimed: bool,
+    pub mixes: Vec<Mix>,
+    /// Classic clients are cooperative ones; else eager.
+    pub cooperative: bool,
+    pub static_pct: u64,
+    pub regex_pct: u64,
+    pub admin: u64,
+    /// Targets are computed beside the shard, and it takes time.
+    pub slow_work: bool,
 }
 
 impl Plan {
@@ -58,17 +70,19 @@ impl Plan {
         let (member_crash, member_cut, member_pause, member_leave, twin) = (on(60, 3_000), on(60, 3_000), on(40, 2_000), on(50, 2_000), on(40, 2_000));
         let (slow_pct, topics, subscription, admin_remove, delete_group, config) = (on(50, 60), on(50, 1_500), on(50, 1_500), on(50, 1_500), on(30, 1_500), on(40, 800));
         let (commits, meta_lag_ms) = (on(60, 20_000), on(50, 3_000));
+        let (static_pct, regex_pct, admin) = (on(50, 80), on(40, 80), on(50, 6_000));
+        let mixes = (0..2).map(|_| match r.below(100) { 0..45 => Mix::Http, 45..60 => Mix::Consumer, 60..75 => Mix::Classic, _ => Mix::All }).collect();
         Plan {
             groups: r.range(1, 2) as usize, members: r.range(2, 5) as usize, session_ms: *r.pick(&[3_000, 4_000, 6_000, 12_000]).unwrap_or(&6_000), partitions: r.range(2, 6) as i32,
             drift: r.pct(60), loss_pct, delay_ms: *r.pick(&[20, 100, 600, 2_000]).unwrap_or(&100), copies_pct, copies_late_ms: *r.pick(&[500, 5_000, 40_000]).unwrap_or(&500),
             commit_ms: *r.pick(&[10, 50, 300, 900]).unwrap_or(&50), leader, lapse, node_crash, member_crash, member_cut, member_pause, member_leave, twin, zombies: r.pct(30),
-            slow_pct, topics, subscription, admin_remove, delete_group, force: r.pct(20), config, commits, meta_lag_ms, wait: r.pct(40), aimed: r.pct(60),
+            slow_pct, topics, subscription, admin_remove, delete_group, force: r.pct(20), config, commits, meta_lag_ms, wait: r.pct(40), aimed: r.pct(60), mixes, cooperative: r.pct(50), static_pct, regex_pct, admin, slow_work: r.pct(40),
         }
     }
 }
 
 /// Everything that must happen in a batch of stories: a fault that never fires proves nothing.
-pub const KINDS: [&str; 42] = [
+pub const KINDS: [&str; 73] = [
     "administrator removes a member", "answers withheld: no lease", "commits", "copies",
     "elections", "expired", "fetches", "follower crashed",
     "group emptied and deleted", "heartbeat during its own removal", "lapses", "leader crashed",
@@ -80,6 +94,18 @@ pub const KINDS: [&str; 42] = [
     "topic deleted", "topic grown", "topic made again at once", "writes",
     "zombie writes refused by a sink", "offsets set by an administrator", "offsets deleted by an administrator", "group of an administrator deleted", "everything fetched after an election",
     "follower falls behind",
+    // Kafka's clients, static members, expressions, conversions, work, administrators.
+    "administrator deletes offsets", "administrator removes a classic member", "administrator resets an offset",
+    "assigning member sees other topics", "assignor failed", "classic client gives itself up",
+    "classic group became a consumer group", "client cut off", "client killed",
+    "client leaves", "client paused", "commit for a partition of somebody else's",
+    "consumer group became a classic one", "cooperative classic client starts", "described",
+    "eager classic client starts", "epoch -1 sent", "epoch -2 sent",
+    "epoch commits", "expression changed", "expressions resolved beside the shard",
+    "generation commits", "kafka consumer starts", "result of work comes twice",
+    "static classic client stops", "static client killed and started again", "static consumer leaves for a while",
+    "static place taken up again", "target computed beside the shard", "topic made",
+    "two clients under one instance id",
 ];
 /// So many stories make a batch.
 pub const BATCH: u64 = 200;

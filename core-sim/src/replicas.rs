@@ -44,19 +44,22 @@ pub struct Replicas {
     lapse: Option<(Ms, Ms)>,
     pub force_deleted: bool,
     pub image: Arc<Metadata>,
+    slow_work: bool,
 }
 
 pub fn limits() -> Limits { Limits { history_max: 20, ..Limits::default() } }
+/// With `slow_work` every target is computed beside the shard.
+fn limits_of(slow_work: bool) -> Limits { Limits { offload_from: if slow_work { 1 } else { Limits::default().offload_from }, ..limits() } }
 const DAY_US: u64 = 86_400_000_000;
 fn wall(now: Ms) -> u64 { 1_000_000 + now * 1000 }
 
 impl Replicas {
     pub fn new(r: &mut Rng, plan: &Plan) -> Replicas {
         let nodes = (0..3).map(|_| Node {
-            shard: Shard::new(1, limits()), clock: Clock { offset: r.below(1_000_000), drift_per_mille: if plan.drift { r.range(0, 100) as i64 - 50 } else { 0 } },
+            shard: Shard::new(1, limits_of(plan.slow_work)), clock: Clock { offset: r.below(1_000_000), drift_per_mille: if plan.drift { r.range(0, 100) as i64 - 50 } else { 0 } },
             up: true, restart_at: 0, applied: 0, snapshot: (0, Shard::new(1, limits()).snapshot()), image: Arc::default(), paused: 0, wall_ahead_us: *r.pick(&[0, 0, 250_000, 60_000_000, 30 * DAY_US]).unwrap_or(&0), slow_pct: r.range(5, 60), led_at: 0,
         });
-        Replicas { nodes: nodes.collect(), log: Vec::new(), term: 0, leader: None, gate: false, elect_at: 0, deposed: None, pending: VecDeque::new(), lapse: None, force_deleted: false, image: Arc::default() }
+        Replicas { nodes: nodes.collect(), log: Vec::new(), term: 0, leader: None, gate: false, elect_at: 0, deposed: None, pending: VecDeque::new(), lapse: None, force_deleted: false, image: Arc::default(), slow_work: plan.slow_work }
     }
     /// The two clocks of a node.
     pub fn clocks(&self, n: usize, now: Ms) -> Now { Now { mono_ms: self.nodes[n].clock.at(now), wall_us: wall(now) + self.nodes[n].wall_ahead_us } }
@@ -103,7 +106,7 @@ impl Replicas {
     pub fn crash(&mut self, n: usize, restart_at: Ms) {
         let node = &mut self.nodes[n];
         (node.up, node.restart_at) = (false, restart_at);
-        node.shard = Shard::new(1, limits());
+        node.shard = Shard::new(1, limits_of(self.slow_work));
     }
     pub fn lapse(&mut self, now: Ms, until: Ms) { self.lapse = Some((now, until)); }
 
@@ -112,7 +115,7 @@ impl Replicas {
         for n in 0..self.nodes.len() {
             if !self.nodes[n].up && (now >= self.nodes[n].restart_at || calm) {
                 let (applied, bytes) = self.nodes[n].snapshot.clone();
-                let shard = Shard::restore(1, limits(), &bytes);
+                let shard = Shard::restore(1, limits_of(self.slow_work), &bytes);
                 let Ok(shard) = shard else { return broken("replicas-agree", "a snapshot cannot be restored") };
                 let (image, clocks) = (self.nodes[n].image.clone(), self.clocks(n, now));
                 let node = &mut self.nodes[n];

@@ -1,10 +1,11 @@
 //! Plays one story: processes, network, shell and sinks around the replicas; the faults of its plan; then calm, in which everything must settle.
 
+mod clients;
 mod faults;
 mod shell;
 mod tools;
 
-use crate::{member::*, plan::*, replicas::Replicas, rng::Rng, timeline::Timeline};
+use crate::{client::Client, member::*, plan::*, replicas::Replicas, rng::Rng, timeline::Timeline, watch::Watch};
 use baton_coordinator::{command::*, ids::*, metadata::*, seeded};
 use baton_invariants::{
     Broken, Place, Verdict, answers, broken,
@@ -32,9 +33,12 @@ pub struct Outcome {
     pub timeline: Timeline,
     /// How often the branch of the seeded bug that is on was reached.
     pub reached: u64,
+    /// The groups and the leader's timers as they were when something broke; empty otherwise.
+    pub state: String,
     pub settled_after: Ms,
     /// What the check of the order of commits, fetches and admin calls looked at.
     pub order: Report,
+    pub simulated_ms: Ms,
 }
 
 enum Ev {
@@ -44,12 +48,14 @@ enum Ev {
     Answer { call: usize, result: Result<Response, GroupError> },
     Image { node: usize, image: Arc<Metadata> },
     LeaderDies,
+    Done { node: usize, done: Box<baton_coordinator::work::Done> },
 }
 
 /// One request on its way, or a copy of one.
 struct Call {
     /// None: an administrator's.
     process: Option<usize>,
+    client: Option<usize>,
     life: u64,
     sent: Ms,
     arrived: Ms,
@@ -63,6 +69,7 @@ struct Call {
     told: Floor<(u64, Epoch)>,
     /// The committed membership when it arrived, if it is a heartbeat's.
     member_at: Option<AssignmentRevision>,
+    standing: Option<clients::Standing>,
 }
 
 /// The simulated world.
@@ -72,6 +79,12 @@ pub struct World {
     now: Ms,
     replicas: Replicas,
     processes: Vec<Process>,
+    clients: Vec<Client>,
+    watch: Watch,
+    /// Every topic that ever was, by its id.
+    topic_names: BTreeMap<u128, TopicName>,
+    /// The topics as clients see them.
+    topics: Arc<crate::client::Topics>,
     groups: Vec<GroupId>,
     meta: Metadata,
     queue: BTreeMap<(Ms, u64), Ev>,
@@ -111,9 +124,11 @@ pub fn run(seed: u64, bug: u8, tell: bool) -> Outcome {
     });
     let reached = seeded::reached();
     seeded::set(0);
+    let simulated_ms = w.now;
     let settled_after = w.now.saturating_sub(CHAOS);
     w.timeline.close(w.now, result.as_ref().err());
-    Outcome { seed, timeline: w.timeline, plan: w.plan, broken: result.err().map(|b| (w.now, b)), fired: w.fired, trace: w.trace, story: w.story.unwrap_or_default(), reached, settled_after, order: w.looked }
+    let state = if result.is_err() && w.story.is_some() { w.state() } else { String::new() };
+    Outcome { seed, state, simulated_ms, timeline: w.timeline, plan: w.plan, broken: result.err().map(|b| (w.now, b)), fired: w.fired, trace: w.trace, story: w.story.unwrap_or_default(), reached, settled_after, order: w.looked }
 }
 
 impl World {
@@ -123,7 +138,7 @@ impl World {
         let replicas = Replicas::new(&mut r, &plan);
         let groups = (0..plan.groups).map(|g| GroupId::from(format!("g{g}").as_str())).collect();
         let mut w = World {
-            r, plan, now: 0, replicas, processes: Vec::new(), groups, meta: Metadata::default(), queue: BTreeMap::new(), next: 0, calls: Vec::new(), judge: Judge::bounded(crate::replicas::limits().history_max),
+            r, plan, now: 0, replicas, processes: Vec::new(), clients: Vec::new(), watch: Watch::default(), topic_names: BTreeMap::new(), topics: Arc::default(), groups, meta: Metadata::default(), queue: BTreeMap::new(), next: 0, calls: Vec::new(), judge: Judge::bounded(crate::replicas::limits().history_max),
             order: History::default(), looked: Report::default(), stamp: 0, told: Monotone::default(), tools: Rng(seed ^ 0x7001), fired: Fired::default(), story: tell.then(Vec::new), timeline: Timeline::default(), trace: 0, accepted: BTreeMap::new(), proposed: BTreeMap::new(), offsets: BTreeMap::new(), incarnations: 0, wrong: None,
         };
         for t in ["a", "b"] {
@@ -132,8 +147,13 @@ impl World {
         }
         for g in w.groups.clone() {
             w.set_session(&g, w.plan.session_ms);
+            let mix = w.plan.mixes[w.groups.iter().position(|x| *x == g).unwrap_or(0)];
             for m in 0..w.plan.members {
-                w.spawn(&g, &format!("m{m}"), false);
+                match mix {
+                    Mix::Http => w.spawn(&g, &format!("m{m}"), false),
+                    Mix::All if w.r.pct(35) => w.spawn(&g, &format!("m{m}"), false),
+                    Mix::Consumer | Mix::Classic | Mix::All => w.spawn_some(&g),
+                }
             }
         }
         w
@@ -149,6 +169,10 @@ impl World {
                 s.push(line);
             }
         }
+    }
+    fn state(&self) -> String {
+        let n = self.replicas.newest();
+        format!("{:#?}\nclocks {:?}\ntimers: {:?}", n.shard.state().groups, self.replicas.leader.map(|l| self.replicas.clocks(l, self.now)), self.replicas.leader.map(|l| self.replicas.nodes[l].shard.due(u64::MAX)))
     }
     fn mark(&mut self, n: u64) { self.trace = (self.trace ^ n ^ self.now << 20).wrapping_mul(0x0000_0100_0000_01b3).rotate_left(23); }
     fn calm(&self) -> bool { self.now >= CHAOS }
@@ -169,6 +193,7 @@ impl World {
             }
             let term = self.replicas.term;
             self.replicas.step(self.now, &mut self.r, calm, &mut self.judge, &mut self.fired)?;
+            self.watch()?;
             if self.replicas.term != term { self.fetch_everything() }
             for i in 0..self.processes.len() {
                 let p = &mut self.processes[i];
@@ -185,11 +210,15 @@ impl World {
                     self.let_send(i, None);
                 }
             }
+            self.clients_act();
             self.sinks()?;
             let beliefs = self.processes.iter().filter(|p| !p.zombie).flat_map(|p| p.beliefs(self.now).map(|(q, t)| (&p.group, q, t, p.name.as_str())));
+            let users = self.clients.iter().filter(|c| self.watch.protects(c)).flat_map(|c| c.owned.keys().map(|q| (&c.group, q, 0, c.name.as_str())));
+            let beliefs = beliefs.chain(users);
             let verdict = self.judge.believers(self.now, beliefs);
             if self.story.is_some() {
                 let beliefs = self.processes.iter().flat_map(|p| p.beliefs(self.now).map(|(q, t)| (format!("{} {q}", p.group), p.name.clone(), t)));
+                let beliefs = beliefs.chain(self.clients.iter().flat_map(|c| c.owned.keys().map(|q| (format!("{} {q}", c.group), c.name.clone(), 0))));
                 self.timeline.look(self.now, beliefs.collect());
             }
             verdict?;
@@ -201,6 +230,9 @@ impl World {
                 }
                 let level = self.replicas.nodes.iter().all(|n| n.applied == self.replicas.log.len());
                 if settled >= 3 && level {
+                    if self.replicas.nodes.iter().any(|n| n.shard.digest() != self.replicas.nodes[0].shard.digest()) {
+                        return broken("replicas-agree", "the replicas differ at the end");
+                    }
                     let (looked, verdict) = self.order.check();
                     self.looked = looked;
                     return verdict;
@@ -214,11 +246,13 @@ impl World {
         let shard = &self.replicas.newest().shard;
         let topics = self.meta.topics.iter().map(|(t, f)| (t.clone(), f.partitions)).collect();
         for id in &self.groups {
+            self.clients_settled(id)?;
             let living: BTreeMap<&MemberId, &Process> = self.processes.iter().filter(|p| p.alive() && p.group == *id).map(|p| (&p.id, p)).collect();
             let Some(g) = shard.group(id) else {
                 if living.is_empty() { continue } else { return broken("live", format!("{id} does not exist, with members waiting")) }
             };
-            if let Some((m, x)) = g.members.iter().find(|(m, x)| living.get(*m).is_none_or(|p| p.incarnation != x.incarnation)) {
+            let client = |m: &MemberId| self.clients.iter().any(|c| c.alive() && c.group == *id && c.id == *m);
+            if let Some((m, x)) = g.members.iter().find(|(m, x)| if x.conforming() { living.get(*m).is_none_or(|p| p.incarnation != x.incarnation) } else { !client(m) }) {
                 return broken("live", format!("{id}: {m} ({}) is a member, but no such process lives", x.incarnation));
             }
             if let Some(p) = living.values().find(|p| !g.members.contains_key(&p.id)) {
@@ -227,9 +261,9 @@ impl World {
             if g.members.is_empty() && g.holds.is_empty() {
                 continue;
             }
-            complete(id, g, &topics)?;
+            complete(id, g, &topics).map_err(|b| if g.holds.is_empty() { b } else { Broken { what: format!("{} holds: {:?}", b.what, g.holds), ..b } })?;
             for (m, x) in &g.members {
-                let p = living[m];
+                let Some(p) = living.get(m).filter(|_| x.conforming()) else { continue };
                 let believes: BTreeMap<&Partition, u64> = p.beliefs(self.now).collect();
                 let assigned: BTreeMap<&Partition, u64> = x.assigned.iter().map(|(p, g)| (p, g.token.0)).collect();
                 if believes != assigned || p.epoch != x.epoch {
@@ -260,6 +294,12 @@ impl World {
                         }
                     }
                 }
+                Ev::Done { node, done } => {
+                    let clocks = self.replicas.clocks(node, self.now);
+                    if self.replicas.nodes[node].up {
+                        self.replicas.nodes[node].shard.done(*done, clocks);
+                    }
+                }
                 Ev::LeaderDies => {
                     if self.replicas.healthy() {
                         self.fired.hit("leader killed after a session change");
@@ -285,20 +325,21 @@ impl World {
         let group = p.map_or_else(|| self.groups[0].clone(), |p| p.group.clone());
         let deletions = self.judge.deletions.get(&group).copied().unwrap_or_default();
         let (life, sent) = p.map_or((0, 0), |p| (p.life, p.clock.at(self.now)));
-        self.calls.push(Call { process, life, sent, arrived: 0, copy: false, group, command, deletions, noted: Vec::new(), told: Floor::default(), member_at: None });
+        self.calls.push(Call { process, client: None, standing: None, life, sent, arrived: 0, copy: false, group, command, deletions, noted: Vec::new(), told: Floor::default(), member_at: None });
         self.calls.len() - 1
     }
     fn copy(&mut self, call: usize) -> usize {
         let c = &self.calls[call];
-        let copy = Call { process: c.process, life: c.life, sent: c.sent, arrived: 0, copy: true, group: c.group.clone(), command: c.command.clone(), deletions: c.deletions, noted: Vec::new(), told: Floor::default(), member_at: None };
+        let copy = Call { process: c.process, client: c.client, standing: None, life: c.life, sent: c.sent, arrived: 0, copy: true, group: c.group.clone(), command: c.command.clone(), deletions: c.deletions, noted: Vec::new(), told: Floor::default(), member_at: None };
         self.calls.push(copy);
         self.calls.len() - 1
     }
     fn post(&mut self, call: usize, to: Option<usize>) {
         let calm = self.calm();
-        let cut = self.calls[call].process.is_some_and(|i| self.now < self.processes[i].cut_out);
+        let client = self.calls[call].client;
+        let cut = self.calls[call].process.is_some_and(|i| self.now < self.processes[i].cut_out) || client.is_some_and(|i| self.now < self.clients[i].cut_out);
         let delay = TICK + if calm || to.is_some() { 0 } else { self.r.below(self.plan.delay_ms) };
-        if !calm && self.r.pct(self.plan.copies_pct) {
+        if !calm && client.is_none() && self.r.pct(self.plan.copies_pct) {
             let late = self.now + delay + self.r.below(self.plan.copies_late_ms);
             if late < CHAOS + 5_000 && !cut {
                 self.fired.hit("copies");
@@ -314,7 +355,7 @@ impl World {
         let stays = |i: usize| i.is_multiple_of(2);
         let deposed = self.replicas.deposed.map(|d| d.node);
         let strays = deposed.is_some() && self.r.pct(15);
-        let deposed = deposed.filter(|_| strays || self.calls[call].process.is_some_and(stays));
+        let deposed = deposed.filter(|_| strays || self.calls[call].process.or(client).is_some_and(stays));
         let stray_pct = if matches!(self.calls[call].command, Command::FetchOffsets { .. }) { 60 } else { 2 };
         let stray = (!calm && self.r.pct(stray_pct)).then(|| self.r.below(3) as usize);
         self.at(self.now + delay, Ev::Request { node: to.or(deposed).or(stray), call });
@@ -322,6 +363,10 @@ impl World {
 
     fn answer(&mut self, call: usize, result: Result<Response, GroupError>) -> Verdict {
         let c = &self.calls[call];
+        if let Some(i) = c.client {
+            self.client_answer(i, call, result);
+            return Ok(());
+        }
         let Some(i) = c.process else { return Ok(()) };
         let p = &mut self.processes[i];
         if !p.alive() || self.now < p.cut_in {
@@ -370,9 +415,8 @@ impl World {
             if self.now < CHAOS && accepted && self.r.ppm(self.plan.commits * 5) {
                 p.commit_seq += 1;
                 let member = Some(CommitMember { member: p.id.clone(), incarnation: p.incarnation, commit_seq: p.commit_seq });
-                let n = self.offsets.entry(place).or_default();
-                *n += 1;
-                let offset = CommitOffset { partition: q, token: FencingToken(token), offset: *n, metadata: String::new(), leader_epoch: None };
+                let n = self.next_offset(&place);
+                let offset = CommitOffset { partition: q, token: FencingToken(token), offset: n, metadata: String::new(), leader_epoch: None };
                 let call = self.call(Some(i), Command::Commit(Commit { member, offsets: vec![offset] }));
                 self.post(call, None);
                 if self.r.pct(30) {

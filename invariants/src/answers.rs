@@ -1,7 +1,7 @@
 //! What a member may be told: nothing that is not committed, and no refusal that the committed state does not bear out.
 
 use crate::{Verdict, broken};
-use baton_coordinator::{command::*, ids::*, state::Member};
+use baton_coordinator::{classic::ClassicAnswer, command::*, ids::*, state::Member};
 
 /// A refused heartbeat, with what the replica that has applied most knows of its member (of that incarnation) when the answer leaves, and whether the
 /// member was in the group, under one and the same join, from the arrival of the request until now.
@@ -23,7 +23,7 @@ pub fn refused(group: &GroupId, h: &Heartbeat, why: &GroupError, committed: Opti
 /// No heartbeat is answered from applied state while a batch of its group is in flight (held ones, which end by time, aside).
 pub fn not_in_flight(group: &GroupId, command: &Command, result: &Result<Response, GroupError>, in_flight: bool) -> Verdict {
     let held = matches!(command, Command::Heartbeat(h) if h.wait_ms > 0);
-    if in_flight && !held && matches!(result, Ok(Response::Heartbeat(_))) {
+    if in_flight && !held && matches!(result, Ok(Response::Heartbeat(_) | Response::Consumer(_) | Response::Classic(ClassicAnswer::Heartbeat))) {
         return broken("answers-committed", format!("a heartbeat is answered while a batch of {group} is in flight"));
     }
     Ok(())

@@ -38,7 +38,7 @@ pub const ALL: [Invariant; 17] = [
     i("I9", "timers", &[Core], "After a change of leader each member has exactly one session timer, at full length of what it was promised."),
     i("I10", "replicas-agree", &[Core, Cluster], "Same applied index, same state digest; snapshot and log tail equal full replay."),
     i("I11", "bounded", &[Core], "Members, groups, subscriptions, bodies and history have limits with clear errors."),
-    i("I12", "one-generation", &[], "A generation of a classic group has one list of members and one assignment; a group with holds is never a classic one."),
+    i("I12", "one-generation", &[Core], "A generation of a classic group has one list of members and one assignment; a group with holds is never a classic one."),
     i("I13", "linearizable", &[Core], "Commits, fetches and admin calls of a group have one order that fits every answer and the times at which calls were made and answered."),
     i("I14", "one-leader", &[Cluster], "In one term at most one node leads a shard."),
     i("I15", "lease", &[Cluster], "Once a later term of a shard has a leader, no node is given the lease of an earlier term."),

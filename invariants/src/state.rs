@@ -2,7 +2,7 @@
 //! node (`sampled`); then what only records tell is not judged.
 
 use crate::{Broken, Place, Verdict, belief, broken, sink::Sink};
-use baton_coordinator::{command::*, ids::*, record::*, replay::HistoryChange, shard::Shard, state::*};
+use baton_coordinator::{classic::ClassicRecord, command::*, ids::*, record::*, replay::HistoryChange, shard::Shard, state::*};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What is remembered from entry to entry.
@@ -26,9 +26,15 @@ pub struct Judge {
     epochs: BTreeMap<GroupId, (u64, Epoch, Epoch)>,
     /// (shard, group) → the applied index at which a sampled state did not have it: what it was before says nothing of what it is after.
     absent: BTreeMap<(u16, GroupId), u64>,
+    /// Which member was ever granted what: nothing else may be told.
+    told: BTreeSet<(GroupId, MemberId, Partition)>,
+    /// Entries that took effect since somebody took them from here.
+    pub fresh: Vec<usize>,
     /// The commit that the state must not go below: token, seq, and the offset each such pair stands for.
     acked: BTreeMap<Place, (u64, u64, i64)>,
     seen: BTreeMap<Place, (u64, u64)>,
+    /// Every commit that was carried out (each offset is said once).
+    log: BTreeSet<(GroupId, Partition, i64)>,
     /// How often the offsets of a group or topic were deleted: an answer that was on its way meanwhile proves nothing.
     pub deletions: BTreeMap<GroupId, u64>,
     /// Held partitions given up by force: one-believer is waived for these tokens.
@@ -81,11 +87,13 @@ impl Judge {
     /// After every entry at every replica.
     pub fn applied(&mut self, index: usize, entry: Option<&LogEntry>, took_effect: bool, force: bool, shard: &Shard) -> Verdict {
         if !self.first_at(0, index as u64, shard)? { return Ok(()) }
+        if took_effect { self.fresh.push(index); }
         for b in entry.iter().filter(|_| took_effect).flat_map(|e| &e.batches) {
             for r in &b.records {
                 match r {
-                    Record::Reconciled(r) => {
-                        for (p, token) in &r.granted {
+                    r if !grants(r).is_empty() => {
+                        for (member, p, token) in grants(r) {
+                            self.told.insert((b.group.clone(), member.clone(), p.clone()));
                             let highest = self.tokens.entry((b.group.clone(), p.clone())).or_default();
                             if token.0 <= *highest {
                                 return broken("fencing", format!("{} {p}: token {} after {highest}", b.group, token.0));
@@ -94,12 +102,17 @@ impl Judge {
                             self.granted.insert((b.group.clone(), p.clone(), token.0));
                         }
                     }
+                    // Between the protocols an empty group begins a new life.
+                    Record::Classic(c) if matches!(**c, ClassicRecord::Opened { .. } | ClassicRecord::Closed) => { self.epochs.remove(&b.group); }
                     Record::Deleted => {
                         self.epochs.remove(&b.group);
                         self.forget(&b.group, None);
                         if force {
                             self.waived.extend(self.granted.iter().filter(|(g, ..)| *g == b.group).cloned());
                         }
+                    }
+                    Record::Offset(o) => {
+                        self.log.insert((b.group.clone(), o.partition.clone(), o.committed.offset));
                     }
                     Record::OffsetsRemoved { topic } => self.forget(&b.group, Some(topic)),
                     Record::OffsetsExpired { partitions } => partitions.iter().for_each(|p| self.forget(&b.group, Some(&p.topic))),
@@ -136,7 +149,8 @@ impl Judge {
         if self.history_max.is_some_and(|most| g.history.next - g.history.first > most) {
             return broken("bounded", format!("{id} has {:?}", g.history));
         }
-        let (e, t) = (g.epoch, g.target_epoch);
+        // A generation is an epoch, also across conversions.
+        let (e, t) = g.classic.as_ref().map_or((g.epoch, g.target_epoch), |c| (c.generation, c.generation));
         let seen = self.epochs.entry(id.clone()).or_insert((index, e, t));
         let (older, newer) = if seen.0 <= index { ((seen.1, seen.2), (e, t)) } else { ((e, t), (seen.1, seen.2)) };
         if newer.0 < older.0 || newer.1 < older.1 || t > e {
@@ -144,7 +158,7 @@ impl Judge {
         }
         if seen.0 <= index { *seen = (index, e, t); }
         for (m, x) in &g.members {
-            if x.epoch > g.target_epoch || x.epoch < 0 {
+            if x.epoch > g.target_epoch || (x.epoch < 0 && x.epoch != AWAY) {
                 return broken("epochs", format!("{id}: {m} at {} above the target's {}", x.epoch, g.target_epoch));
             }
         }
@@ -177,6 +191,14 @@ impl Judge {
             }
             let had = self.seen.insert(place.clone(), now).unwrap_or_default();
             let acked = self.acked.get(&place).copied().unwrap_or_default();
+            // Kafka's and administrators' commits have no sequence; only a member that holds the partition gives a token. They may take the place of any that is not newer by its token.
+            if o.seq == 0 {
+                if o.token.0 > 0 && o.token.0 < had.0.max(acked.0) {
+                    return broken("durable", format!("{id} {p}: a commit under token {} took the place of one under {}", o.token.0, had.0.max(acked.0)));
+                }
+                self.acked.remove(&place);
+                continue;
+            }
             if now < had || now < (acked.0, acked.1) {
                 return broken("durable", format!("{id} {p}: the commit went from {had:?} (acknowledged {acked:?}) to {now:?}"));
             }
@@ -193,14 +215,31 @@ impl Judge {
     /// A commit was acknowledged to its member.
     pub fn commit_acked(&mut self, place: Place, token: u64, seq: u64, offset: i64) -> Verdict {
         let seen = self.seen.get(&place).copied().unwrap_or_default();
-        if seen < (token, seq) {
+        if seen < (token, seq) && seen.1 > 0 {
             return broken("durable", format!("{place:?}: ({token}, {seq}) was acknowledged, the state has {seen:?}"));
         }
-        let a = self.acked.entry(place).or_default();
-        *a = (*a).max((token, seq, offset));
+        self.carried_out(&place, offset)?;
+        // One without a sequence may have taken its place since.
+        if seen == (token, seq) || seen.1 > 0 {
+            let a = self.acked.entry(place).or_default();
+            *a = (*a).max((token, seq, offset));
+        }
         Ok(())
     }
+    /// Any commit was acknowledged: it is in the log.
+    pub fn carried_out(&mut self, place: &Place, offset: i64) -> Verdict {
+        if self.log.contains(&(place.0.clone(), place.1.clone(), offset)) { Ok(()) } else { broken("durable", format!("{place:?}: {offset} was acknowledged and never committed")) }
+    }
 
+    /// Group and target epoch (of a classic group its generation, twice) as last seen.
+    pub fn epochs_of(&self, group: &GroupId) -> Option<(Epoch, Epoch)> { self.epochs.get(group).map(|(_, e, t)| (*e, *t)) }
+    /// A member without tokens was told of partitions: some record granted them to it.
+    pub fn told(&self, group: &GroupId, member: &MemberId, mut told: impl Iterator<Item = Partition>) -> Verdict {
+        match told.find(|p| !self.told.contains(&(group.clone(), member.clone(), p.clone()))) {
+            Some(p) => broken("answers-committed", format!("{group}: {member} is told of {p}, which was never granted to it")),
+            None => Ok(()),
+        }
+    }
     /// An answer was let go: what it grants must be committed.
     pub fn answered(&self, group: &GroupId, v: &HeartbeatView) -> Verdict {
         match v.assignment.iter().flatten().find(|(p, t)| !self.granted.contains(&(group.clone(), (*p).clone(), t.0))) {
@@ -220,6 +259,20 @@ impl Judge {
     /// At one true instant: who believes what, under which token.
     pub fn believers<'a>(&self, now: u64, beliefs: impl Iterator<Item = (&'a GroupId, &'a Partition, u64, &'a str)>) -> Verdict {
         belief::at_once(now, beliefs.filter(|(g, p, token, _)| !self.waived.contains(&((*g).clone(), (*p).clone(), *token))).map(|(g, p, token, who)| ((g, p), token, who)))
+    }
+}
+
+/// The grants of a record: to whom, what, under which token.
+pub fn grants(r: &Record) -> Vec<(&MemberId, &Partition, FencingToken)> {
+    match r {
+        Record::Reconciled(r) => r.granted.iter().map(|(p, t)| (&r.member, p, *t)).collect(),
+        Record::Regranted { member, tokens, .. } => tokens.iter().map(|(p, t)| (member, p, *t)).collect(),
+        Record::Replaced(r) => r.tokens.iter().map(|(p, t)| (&r.new, p, *t)).collect(),
+        Record::Classic(c) => match &**c {
+            ClassicRecord::Upgraded { members, .. } => members.iter().flat_map(|m| m.assigned.iter().map(|(p, _, t)| (&m.member, p, *t))).collect(),
+            _ => Vec::new(),
+        },
+        _ => Vec::new(),
     }
 }
 

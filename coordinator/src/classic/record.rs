@@ -1,7 +1,7 @@
 //! The decided facts of a classic group, and their replay: the only code that changes `Classic`. A violation undoes the batch.
 
 use super::state::*;
-use crate::{command::*, ids::*, metadata::TopicFacts, record::Wish, replay::{Violation, draw}, state::*};
+use crate::{command::*, ids::*, metadata::TopicFacts, record::Wish, replay::{Violation, draw}, seeded, state::*};
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -108,7 +108,7 @@ pub fn replay(g: &mut Group, r: &ClassicRecord, last_token: &mut u64) -> Result<
         ClassicRecord::Preparing => {
             match c.phase {
                 Phase::Preparing => return Err(broken("the join phase began twice")),
-                // What the unfinished generation would have been assigned was never told to anybody.
+                // What the unfinished generation would have been assigned was never told to anybody. What a cooperative member goes on with it has said in its join.
                 Phase::Completing => c.members.values_mut().for_each(|m| if !m.assignment.0.is_empty() { Arc::make_mut(m).assignment = Opaque::default() }),
                 Phase::Empty | Phase::Stable => {}
             }
@@ -186,7 +186,7 @@ fn downgraded(g: &mut Group, back: &ConvertedBack) -> Result<(), Violation> {
         return Err(broken("a group with holds or with consumer members was converted to a classic one"));
     }
     let mut c = Classic {
-        phase: Phase::Stable, empty_since_ms: back.time_ms, generation: g.epoch, protocol_type: Some(crate::decide::CONSUMER.into()), protocol: Some(back.protocol.clone()), ..Classic::default()
+        phase: Phase::Stable, empty_since_ms: back.time_ms, generation: g.epoch - i32::from(seeded::on(29)), protocol_type: Some(crate::decide::CONSUMER.into()), protocol: Some(back.protocol.clone()), ..Classic::default()
     };
     for (id, m) in &back.members {
         count(&mut c, &m.protocols, true);

@@ -1,11 +1,11 @@
 //! SyncGroup, Heartbeat and OffsetCommit of a member of a generation.
 
 use super::{command::*, join, record::ClassicRecord, soft::*, state::*};
-use crate::{command::*, decide, ids::*, shard::Ticket};
+use crate::{command::*, decide, ids::*, seeded, shard::Ticket};
 
 pub fn sync(turn: &mut Turn, ticket: Ticket, s: &Sync) {
     let Some(c) = turn.classic().filter(|c| c.phase != Phase::Empty) else { return turn.refuse(ticket, ClassicCode::UnknownMemberId, None) };
-    if let Err(code) = in_generation(c, &s.member, s.instance_id.as_ref(), s.generation) {
+    if let Err(code) = in_generation(c, &s.member, s.instance_id.as_ref(), if seeded::on(44) { c.generation } else { s.generation }) {
         return turn.refuse(ticket, code, None);
     }
     let differs = |asked: &Option<String>, have: &Option<String>| asked.is_some() && have.is_some() && asked != have;
@@ -84,6 +84,7 @@ pub fn commit(turn: &mut Turn, ticket: Ticket, commit: &GenerationCommit) {
         _ if commit.generation < 0 && turn.phase() == Phase::Empty && turn.draft.group().is_none_or(|g| g.members.is_empty()) => None,
         None => Some(ClassicCode::IllegalGeneration),
         Some(_) if anonymous => Some(ClassicCode::UnknownMemberId),
+        Some(c) if seeded::on(48) && c.members.contains_key(&commit.member) => None,
         Some(c) => match in_generation(c, &commit.member, commit.instance_id.as_ref(), commit.generation) {
             Err(code) => Some(code),
             // It knows the generation and has no assignment in it yet.

@@ -136,7 +136,7 @@ fn admit_static(draft: &mut Draft, group: &GroupId, h: &ConsumerHeartbeat, insta
     if h.epoch == 0 {
         // A classic process never says that it leaves for a while: the new one takes its place (KIP-345).
         let other = Some(&h.member).filter(|id| *id != holder).and_then(|id| g.members.get(id));
-        if (m.epoch != AWAY && m.classic.is_none()) || m.conforming() || other.is_some_and(Member::conforming) {
+        if (m.epoch != AWAY && m.classic.is_none() && !seeded::on(16)) || m.conforming() || other.is_some_and(Member::conforming) {
             return Err(GroupError::UnreleasedInstanceId { instance: instance.clone(), holder: holder.clone() });
         }
         let (mut admitted, away) = (Admitted { member: h.member.clone(), ..Admitted::known(holder, m) }, m.epoch == AWAY);
@@ -250,7 +250,7 @@ fn leave(draft: &mut Draft, group: &GroupId, h: &ConsumerHeartbeat) -> Result<Re
     if seeded::on(43) && !m.pending.is_empty() {
         return Err(GroupError::Invalid { field: "member_epoch".into(), detail: "a revocation is going on".into() });
     }
-    match (h.epoch == LEFT, m.epoch == AWAY) {
+    match (h.epoch == LEFT || seeded::on(46), m.epoch == AWAY) {
         // Also while a revocation is going on: whoever leaves has given everything back.
         (true, _) => take_out(draft, group, &h.member, Parting { freed: holdings(m), held: Vec::new(), fence: false }, "left", format!("{} left by its own wish", h.member)),
         (false, true) => {}

@@ -40,19 +40,21 @@ pub fn upgrade(draft: &mut Draft, group: &GroupId, epoch: Epoch) -> Result<(), G
     let topics = wanted.into_iter().filter_map(|t| image.topics.get(t).map(|f| (t.clone(), *f))).collect();
     let (revision, count) = (AssignmentRevision(draft.draw(0)), members.len());
     draft.put(Record::Classic(Box::new(ClassicRecord::Upgraded { revision, members, topics, metadata_revision: image.revision })));
+    // What was committed for a topic before it was made again under its name counts for nothing: the group knows the newer one from here on.
+    offsets::forget_gone(draft);
     draft.note("converted", format!("a consumer member joins: the group and its {count} classic members go on as a consumer group"), None, Vec::new());
     Ok(())
 }
 
 /// Its members as the consumer protocol sees them: what they read, and what they were assigned last.
 fn converted(draft: &Draft, c: &Classic) -> Result<Vec<ConvertedMember>, String> {
-    let mut drawn = 0;
-    let mut given: BTreeMap<Partition, &MemberId> = BTreeMap::new();
-    let mut out = Vec::new();
+    let mut given: BTreeSet<Partition> = BTreeSet::new();
+    let (mut out, mut claims): (Vec<ConvertedMember>, Vec<Vec<Partition>>) = (Vec::new(), Vec::new());
     for (id, m) in &c.members {
         let said = c.protocol.as_deref().and_then(|p| m.metadata(p)).or(m.protocols.first().map(|(_, said)| said)).ok_or_else(|| format!("{id} says nothing that can be read"))?;
         let subscription = Subscription::decode(&said.0).map_err(|e| format!("what {id} subscribes to cannot be read: {e}"))?;
-        let assigned = Assigned::decode(&m.assignment.0).map_err(|e| format!("what {id} was assigned cannot be read: {e}"))?;
+        let forgotten = seeded::on(47) && c.phase != classic::Phase::Stable;
+        let assigned = if forgotten { Ok(Assigned::default()) } else { Assigned::decode(&m.assignment.0) }.map_err(|e| format!("what {id} was assigned cannot be read: {e}"))?;
         if assigned.user_data.is_some_and(|d| !d.is_empty()) {
             return Err(format!("the assignment of {id} has user data of a custom assignor, which would be lost"));
         }
@@ -60,18 +62,33 @@ fn converted(draft: &Draft, c: &Classic) -> Result<Vec<ConvertedMember>, String>
         for p in assigned.partitions {
             let Some(topic) = draft.context.metadata.topics.get(&p.topic).filter(|t| (0..t.partitions).contains(&p.partition)) else { continue };
             // one-owner: two members that were assigned one partition by their own assignor cannot be told apart here.
-            if let Some(other) = given.insert(p.clone(), id) {
-                return Err(format!("{p} is assigned to {other} and to {id}"));
+            if !given.insert(p.clone()) {
+                return Err(format!("{p} is assigned to {id} and to another member"));
             }
-            drawn += 1;
-            mine.push((p, topic.id, FencingToken(draft.draw(drawn))));
+            mine.push((p, topic.id, FencingToken::default()));
         }
         let wish = Wish {
             subscribed: subscription.topics.into_iter().collect(), regex: None, assignor: None, rack: subscription.rack, capacity: None, rebalance_timeout_ms: m.rebalance_timeout_ms,
             client: ClientInfo { id: m.client_id.clone(), host: m.client_host.clone() },
         };
         let part = ClassicPart { session_timeout_ms: m.session_timeout_ms, protocols: m.protocols.clone() };
+        claims.push(subscription.owned);
         out.push(ConvertedMember { member: id.clone(), instance_id: m.instance_id.clone(), wish, part, assigned: mine });
+    }
+    // A cooperative member goes on with what it said to own when it joined, until it has heard of an assignment without it. What nobody else was assigned since is
+    // counted as its own, so that it is asked back before anybody gets it.
+    for (m, owned) in out.iter_mut().zip(claims) {
+        for p in owned {
+            let topic = draft.context.metadata.topics.get(&p.topic).filter(|t| (0..t.partitions).contains(&p.partition));
+            if let (Some(topic), false, false) = (topic, given.contains(&p), seeded::on(55)) {
+                given.insert(p.clone());
+                m.assigned.push((p, topic.id, FencingToken::default()));
+            }
+        }
+    }
+    // Tokens grow in the order in which the record is replayed.
+    for (i, (.., token)) in out.iter_mut().flat_map(|m| &mut m.assigned).enumerate() {
+        *token = FencingToken(draft.draw(1 + i as u64));
     }
     Ok(out)
 }
@@ -86,6 +103,8 @@ pub fn downgrade(draft: &mut Draft, because: Option<&str>) -> bool {
         return false;
     }
     let Some(back) = converted_back(g, draft.context.time_ms) else { return false };
+    let settled = g.state() == GroupState::Stable && g.members.iter().all(|(id, m)| m.assigned.keys().eq(g.target.get(id).into_iter().flatten()));
+    let because = because.or((!settled).then_some("not every member has got what the consumer group meant for it"));
     draft.put(Record::Classic(Box::new(ClassicRecord::Downgraded(Box::new(back)))));
     draft.note("converted", "the last consumer member has left: the group goes on as a classic one".into(), None, Vec::new());
     if let Some(reason) = because {
@@ -95,7 +114,8 @@ pub fn downgrade(draft: &mut Draft, because: Option<&str>) -> bool {
     true
 }
 
-/// The members as the classic protocol sees them, each with its target as its assignment.
+/// The members as the classic protocol sees them, each with its target as its assignment; but what somebody holds, perhaps beyond its target, stays its own until a
+/// rebalance of the classic group says otherwise: it may be using it.
 fn converted_back(g: &Group, time_ms: u64) -> Option<ConvertedBack> {
     let mut c = Classic::default();
     for (id, m) in &g.members {
@@ -111,7 +131,10 @@ fn converted_back(g: &Group, time_ms: u64) -> Option<ConvertedBack> {
     }
     let protocol = c.elect_protocol()?;
     let members = c.members.iter().map(|(id, m)| {
-        let partitions = g.target.get(id).into_iter().flatten().cloned().collect();
+        let not_others = |p: &&Partition| g.owners.get(*p).is_none_or(|o| o.member == *id);
+        let mut partitions: BTreeSet<Partition> = g.target.get(id).into_iter().flatten().filter(not_others).cloned().collect();
+        partitions.extend(g.members[id].holdings().map(|(p, ..)| p.clone()));
+        let partitions = partitions.into_iter().collect();
         let assignment = assignment(partitions, m.metadata(&protocol).map_or(&[], |said| &said.0));
         (id.clone(), ClassicMember { assignment, ..(**m).clone() })
     });

@@ -44,7 +44,7 @@ struct View<'a, 'b> {
 impl View<'_, '_> {
     /// Whether the member says (or does not deny) that it still has one of these.
     fn owns<'x>(&self, mut of: impl Iterator<Item = (&'x Partition, &'x Grant)>) -> bool {
-        of.any(|(p, x)| self.owned.is_none_or(|o| o.get(&x.topic_id).is_some_and(|ps| ps.contains(&p.partition))))
+        of.any(|(p, x)| self.owned.map_or(!seeded::on(57), |o| o.get(&x.topic_id).is_some_and(|ps| ps.contains(&p.partition))))
     }
     /// Its target, among the partitions that exist of topics that it still subscribes to.
     fn target(&self) -> BTreeSet<&Partition> {

@@ -49,6 +49,10 @@ pub(super) fn decide(
         session_remaining: &|_| 0, hold_remaining: &|_| 0,
     };
     let mut draft = Draft::of(group.clone(), drain.last_token, &context);
+    // Converted earlier in this very drain: taken up as found, else its members would have no timers.
+    if let (false, Some(c)) = (l.classic.contains_key(&w.group), group.as_ref().and_then(|g| g.classic.as_deref())) {
+        arm_found(l, &w.group, c, limits, drain.now);
+    }
     let mut own = l.classic.remove(&w.group).unwrap_or_default();
     let effects = take(&w.group, &mut draft, &mut own, w);
     let Drafted { group: after, records, last_token } = match draft.finish().map_err(|v| v.to_string()).and_then(soft::checked) {

@@ -187,7 +187,8 @@ pub(super) fn decide_one(
         let slot = drafted.ok().and_then(|d| d.group);
         classic::carry_out_mixed(l, drain, &w.group, slot.as_deref(), effects);
         finish_without_records(l, out, stats, drain, w, before, slot.as_deref(), result);
-        arm_assign(l, &w.group, slot.as_deref(), next_assign);
+        // Never in the past: a timer that is long due is taken for a loop that was late, and every deadline is moved by its lateness.
+        arm_assign(l, &w.group, slot.as_deref(), next_assign.max(now.mono_ms));
         if was_taken {
             drain.drafts.insert(w.group.clone(), slot);
         }

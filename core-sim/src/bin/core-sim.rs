@@ -1,8 +1,9 @@
-//! Runs stories: `run --seeds A..B`, `replay SEED [--bug N] [--html FILE]`, `mutants [--seeds N]`.
+//! Runs stories: `run --seeds A..B [--jobs N]`, `replay SEED [--bug N] [--html FILE]`, `mutants [--seeds N]`.
 
 use anyhow::{Context, Result, bail};
 use baton_core_sim::{bugs, plan::{BATCH, Fired, KINDS}, run, timeline::About};
 use baton_invariants::{linear::Report, names::Net};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 fn main() -> Result<()> {
     std::panic::set_hook(Box::new(|_| {}));
@@ -12,7 +13,7 @@ fn main() -> Result<()> {
         Some("run") => {
             let seeds = value("--seeds").unwrap_or("0..300".into());
             let (a, b) = seeds.split_once("..").context("--seeds wants A..B")?;
-            stories(a.parse()?, b.parse()?, value("--bug").map_or(Ok(0), |b| b.parse())?)
+            stories(a.parse()?, b.parse()?, value("--bug").map_or(Ok(0), |b| b.parse())?, value("--jobs").map_or(Ok(1), |b| b.parse())?)
         }
         Some("replay") => replay(args.get(1).context("replay SEED [--bug N] [--html FILE]")?.parse()?, value("--bug").map_or(Ok(0), |b| b.parse())?, value("--html")),
         Some("mutants") => mutants(value("--seeds").map_or(Ok(300), |b| b.parse())?),
@@ -20,18 +21,66 @@ fn main() -> Result<()> {
     }
 }
 
-fn stories(a: u64, b: u64, bug: u8) -> Result<()> {
-    let (mut fired, mut failed, mut slowest, mut order) = (Fired::default(), Vec::new(), 0, Report::default());
-    for seed in a..b {
+/// Every so many stories one is played twice: the same seed must tell the same story.
+const TWICE: u64 = 100;
+
+/// What one thread has seen.
+#[derive(Default)]
+struct Seen { fired: Fired, order: Report, failed: Vec<u64>, slowest: u64, simulated_ms: u64, twice: u64 }
+
+/// Takes seeds from a common counter until there are none left.
+fn play(next: &AtomicU64, end: u64, bug: u8) -> Seen {
+    let mut seen = Seen::default();
+    loop {
+        let seed = next.fetch_add(1, Ordering::Relaxed);
+        if seed >= end {
+            return seen;
+        }
         let o = run(seed, bug, false);
-        fired.add(&o.fired);
-        order += o.order;
-        slowest = slowest.max(o.settled_after);
+        seen.fired.add(&o.fired);
+        seen.order += o.order;
+        seen.slowest = seen.slowest.max(o.settled_after);
+        seen.simulated_ms += o.simulated_ms;
+        if seed.is_multiple_of(TWICE) {
+            seen.twice += 1;
+            if run(seed, bug, false).trace != o.trace {
+                println!("seed {seed}: played again it tells another story");
+                seen.failed.push(seed);
+            }
+        }
         if let Some((at, why)) = o.broken {
             println!("seed {seed}: {} at {at} ms: {}\n  replay: cargo xtask sim replay {seed}{}", why.invariant, why.what, if bug > 0 { format!(" --bug {bug}") } else { String::new() });
-            failed.push(seed);
+            seen.failed.push(seed);
         }
     }
+}
+
+/// The CPU time of this process in seconds, where the system says it.
+fn cpu_s() -> Option<f64> {
+    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
+    let after = stat.rsplit(')').next()?;
+    let ticks: u64 = after.split_whitespace().skip(11).take(2).filter_map(|n| n.parse::<u64>().ok()).sum();
+    Some(ticks as f64 / 100.0)
+}
+
+fn stories(a: u64, b: u64, bug: u8, jobs: usize) -> Result<()> {
+    let next = AtomicU64::new(a);
+    let began = std::time::Instant::now();
+    let parts: Vec<Seen> = std::thread::scope(|s| {
+        let threads: Vec<_> = (0..jobs.max(1)).map(|_| s.spawn(|| play(&next, b, bug))).collect();
+        threads.into_iter().filter_map(|t| t.join().ok()).collect()
+    });
+    if parts.len() != jobs.max(1) {
+        bail!("a thread that played stories panicked");
+    }
+    let Seen { fired, order, mut failed, slowest, simulated_ms, twice } = parts.into_iter().fold(Seen::default(), |mut sum, p| {
+        sum.fired.add(&p.fired);
+        sum.failed.extend(p.failed);
+        sum.order += p.order;
+        Seen { slowest: sum.slowest.max(p.slowest), simulated_ms: sum.simulated_ms + p.simulated_ms, twice: sum.twice + p.twice, ..sum }
+    });
+    failed.sort_unstable();
+    let (simulated, wall) = (simulated_ms as f64 / 1000.0, began.elapsed().as_secs_f64());
     println!("\nfaults and events that happened in seeds {a}..{b}:");
     for (what, n) in &fired.0 {
         println!("  {n:>8}  {what}");
@@ -45,6 +94,8 @@ fn stories(a: u64, b: u64, bug: u8) -> Result<()> {
     }
     println!("invariants checked: {}", Net::Core.checks().join(", "));
     println!("order of commits, fetches and admin calls: {order}");
+    let cpu = cpu_s().map(|c| format!(", {c:.0} s of CPU time: {:.0} simulated seconds per CPU second", simulated / c.max(0.01))).unwrap_or_default();
+    println!("{:.1} simulated hours in {wall:.0} s{cpu}; {twice} stories were played twice", simulated / 3600.0);
     println!("slowest story was settled {slowest} ms after the faults ended");
     if failed.is_empty() {
         println!("{} stories, none broke an invariant", b - a);
@@ -61,6 +112,9 @@ fn replay(seed: u64, bug: u8, html: Option<String>) -> Result<()> {
         println!("{line}");
     }
     println!("trace {:016x}", o.trace);
+    if o.broken.is_some() {
+        println!("{}", o.state);
+    }
     if let Some(file) = html {
         let what = bugs().find(|b| b.number == bug).map(|b| b.what.to_string());
         let replay = format!("cargo xtask sim replay {seed}{}", if bug > 0 { format!(" --bug {bug}") } else { String::new() });

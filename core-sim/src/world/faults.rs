@@ -11,6 +11,8 @@ impl World {
         }
         if let MetaCommand::DeleteTopic { name } = &c { self.topic_goes(name.clone()) }
         self.tell(|w| format!("meta revision {}: {c:?}", w.meta.revision));
+        self.topics = Arc::new(self.meta.topics.iter().map(|(t, f)| (t.clone(), (f.id, f.partitions))).collect());
+        self.topic_names.extend(self.meta.topics.iter().map(|(t, f)| (f.id, t.clone())));
         let image = Arc::new(self.meta.clone());
         self.replicas.image = image.clone();
         for node in 0..3 {
@@ -41,8 +43,11 @@ impl World {
         self.tell(|_| format!("{} starts (zombie: {}, predecessor_dead: {predecessor_dead})", p.name, p.zombie));
         self.processes.push(p);
     }
-    fn some_topics(&mut self) -> BTreeSet<TopicName> {
+    pub(super) fn some_topics(&mut self) -> BTreeSet<TopicName> {
         let all: BTreeSet<TopicName> = ["a", "b"].into_iter().map(TopicName::from).collect();
+        if self.plan.regex_pct > 0 && self.r.pct(20) {
+            return self.r.pick(&clients::TOPICS).map(|t| [TopicName::from(*t)].into()).unwrap_or_default();
+        }
         if self.r.pct(70) { all } else { all.into_iter().skip(self.r.below(2) as usize).take(1).collect() }
     }
     fn living(&self) -> Vec<usize> { (0..self.processes.len()).filter(|i| self.processes[*i].alive()).collect() }
@@ -61,6 +66,7 @@ impl World {
     pub(super) fn faults(&mut self) -> Verdict {
         self.node_faults();
         self.member_faults();
+        self.client_faults();
         self.admin_faults();
         self.tool_faults();
         Ok(())
@@ -146,10 +152,13 @@ impl World {
         }
         // Somebody starts them again, under the same id or another.
         if self.r.ppm(4_000) {
+            // Of the group's kinds.
+            let http = |mix: Mix, r: &mut Rng| match mix { Mix::Http => true, Mix::All => r.pct(35), Mix::Consumer | Mix::Classic => false };
             let g = self.groups[self.r.below(self.groups.len() as u64) as usize].clone();
             let ids: BTreeSet<String> = self.processes.iter().filter(|p| p.alive() && p.group == g).map(|p| p.id.to_string()).collect();
             let free: Vec<String> = (0..plan.members + 2).map(|m| format!("m{m}")).filter(|m| !ids.contains(m)).collect();
-            if ids.len() < plan.members
+            let mix = self.groups.iter().position(|x| *x == g).map_or(Mix::Http, |i| plan.mixes[i]);
+            if self.population(&g) < plan.members && http(mix, &mut self.r)
                 && let Some(id) = self.r.pick(&free).cloned()
             {
                 let dead = self.r.pct(30);
@@ -168,7 +177,7 @@ impl World {
         let plan = self.plan.clone();
         let g = self.groups[self.r.below(self.groups.len() as u64) as usize].clone();
         if self.r.ppm(plan.topics) {
-            let name = TopicName::from(*self.r.pick(&["a", "b"]).unwrap_or(&"a"));
+            let name = TopicName::from(*self.r.pick(if plan.regex_pct > 0 { &clients::TOPICS } else { &["a", "b"] }).unwrap_or(&"a"));
             let have = self.meta.topics.get(&name).map(|t| t.partitions);
             let id_if_new = u128::from(self.meta.revision) + 100;
             match have {
@@ -184,7 +193,10 @@ impl World {
                         self.meta(MetaCommand::DeclareTopic { name, partitions: n, id_if_new });
                     }
                 }
-                None => self.meta(MetaCommand::DeclareTopic { name, partitions: plan.partitions, id_if_new }),
+                None => {
+                    self.fired.hit("topic made");
+                    self.meta(MetaCommand::DeclareTopic { name, partitions: plan.partitions, id_if_new });
+                }
             }
         }
         if self.r.ppm(plan.admin_remove) {
@@ -203,7 +215,10 @@ impl World {
             }
             self.replicas.force_deleted = plan.force;
             self.admin(&g, Command::DeleteGroup { force: plan.force });
-            if !self.processes.iter().any(|p| p.alive() && p.predecessor_dead && p.id.as_str() == "late" && p.group == g) {
+            let mix = self.groups.iter().position(|x| *x == g).map_or(Mix::Http, |i| plan.mixes[i]);
+            if !matches!(mix, Mix::Http | Mix::All) {
+                self.spawn_some(&g);
+            } else if !self.processes.iter().any(|p| p.alive() && p.predecessor_dead && p.id.as_str() == "late" && p.group == g) {
                 self.spawn(&g, "late", false);
             }
         }
@@ -221,6 +236,7 @@ impl World {
     /// The faults end: links heal, zombies and second processes go, everybody gets the newest image.
     pub(super) fn grow_calm(&mut self) {
         self.tell(|_| "calm from here on".into());
+        self.clients_grow_calm();
         let mut kept: BTreeMap<(GroupId, MemberId), usize> = BTreeMap::new();
         for i in self.living() {
             let p = &mut self.processes[i];

@@ -13,6 +13,9 @@ impl World {
             let later = self.replicas.nodes[n].paused;
             return self.at(later, Ev::Request { node, call });
         }
+        if self.of_an_earlier_connection(call) {
+            return;
+        }
         if self.replicas.nodes[n].shard.leading().is_none() {
             let elected = self.replicas.leader == Some(n);
             if matches!(self.calls[call].command, Command::FetchOffsets { .. }) && (seeded::on(8) || (elected && seeded::on(50))) {
@@ -20,10 +23,10 @@ impl World {
             }
             return self.refuse(call);
         }
-        let member_at = self.membership(call);
+        let (member_at, standing) = (self.membership(call), self.standing(call));
         let clocks = self.replicas.clocks(n, self.now);
         let c = &mut self.calls[call];
-        (c.arrived, c.member_at) = (self.now, member_at);
+        (c.arrived, c.member_at, c.standing) = (self.now, member_at, standing);
         self.note_call(call);
         let c = &self.calls[call];
         let request = Request { group: c.group.clone(), command: c.command.clone(), budget_ms: Some(5_000), min_meta_revision: 0 };
@@ -31,7 +34,7 @@ impl World {
         self.mark(call as u64);
         self.tell(|w| {
             let c = &w.calls[call];
-            let who = c.process.map_or("the administrator".to_string(), |i| w.processes[i].name.clone());
+            let who = c.process.map(|i| w.processes[i].name.clone()).or(c.client.map(|i| w.clients[i].name.clone())).unwrap_or("the administrator".into());
             let what = match &c.command {
                 Command::Heartbeat(h) => format!("heartbeat epoch {} revision {} owned {:?}", h.epoch, h.assignment_revision.0, h.owned),
                 other => format!("{other:?}"),
@@ -79,6 +82,7 @@ impl World {
             self.refuse(call);
             return Ok(());
         }
+        self.client_release(call, &result)?;
         let c = &self.calls[call];
         match (&c.command, &result) {
             (Command::Heartbeat(h), Ok(Response::Heartbeat(v))) => {
@@ -128,7 +132,7 @@ impl World {
                 let term = self.replicas.nodes[n].shard.leading();
                 match (action, term) {
                     (Action::Propose(entry), _) => self.propose(n, entry)?,
-                    (Action::Work(work), _) => self.replicas.nodes[n].shard.done(work.run(), clocks),
+                    (Action::Work(work), _) => self.work(n, work, clocks),
                     (Action::Reply { ticket, result }, Some(term)) => {
                         self.rule_one(n, term, ticket.0 as usize, &result)?;
                         let at = self.now + self.r.below(4) * TICK;
@@ -143,6 +147,28 @@ impl World {
             state::nothing_refused(n as u64, &self.replicas.nodes[n].shard)?;
         }
         Ok(())
+    }
+
+    /// Work beside the shard takes its time; an assignor fails now and then, a result comes twice, or to a leader of a later term.
+    fn work(&mut self, n: usize, work: baton_coordinator::work::Work, clocks: Now) {
+        use baton_coordinator::work::Kind;
+        let mut done = work.run();
+        if self.calm() || !self.plan.slow_work {
+            return self.replicas.nodes[n].shard.done(done, clocks);
+        }
+        if done.kind == Kind::Assign && self.r.pct(10) {
+            self.fired.hit("assignor failed");
+            done.result = Err("it failed".into());
+        }
+        self.fired.hit(if done.kind == Kind::Assign { "target computed beside the shard" } else { "expressions resolved beside the shard" });
+        let longest = *self.r.pick(&[20, 500, 4_000]).unwrap_or(&20);
+        let at = self.now + self.r.below(longest);
+        if self.r.pct(20) {
+            self.fired.hit("result of work comes twice");
+            let again = at + self.r.below(5_000);
+            self.at(again, Ev::Done { node: n, done: Box::new(done.clone()) });
+        }
+        self.at(at, Ev::Done { node: n, done: Box::new(done) });
     }
 
     /// No heartbeat is answered while a batch of its group is in flight (held ones, which end by time, aside).
@@ -169,7 +195,7 @@ impl World {
                             let line = format!("node {n} decides for {} (on {}): {} ({})", b.group, entry.base_sequence, h.cause, h.kind);
                             self.tell(|_| line);
                         }
-                        if let ("expired", Some(m)) = (h.kind.as_str(), &h.member) {
+                        if let ("expired", Some(m), true) = (h.kind.as_str(), &h.member, h.cause.contains("was not heard of for its session")) {
                             self.fired.hit("expired");
                             self.expired_in_time(n, &b.group, m)?;
                         }
@@ -226,9 +252,11 @@ impl World {
 
     /// Nobody is expired before its promised session has passed, on the leader's clock, since it was last heard or since this leader began.
     fn expired_in_time(&self, n: usize, group: &GroupId, m: &MemberId) -> Verdict {
-        let Some(x) = self.replicas.nodes[n].shard.group(group).and_then(|g| g.members.get(m)) else { return Ok(()) };
-        let heard = self.accepted.get(&(group.clone(), m.clone(), x.incarnation)).copied().unwrap_or_default();
+        let Some(g) = self.replicas.nodes[n].shard.group(group) else { return Ok(()) };
+        let classic = g.classic.as_ref().and_then(|c| c.members.get(m)).map(|x| (Incarnation::default(), x.session_timeout_ms));
+        let Some((incarnation, promised)) = g.members.get(m).map(|x| (x.incarnation, x.session_promised_ms)).or(classic) else { return Ok(()) };
+        let heard = self.accepted.get(&(group.clone(), m.clone(), incarnation)).copied().unwrap_or_default();
         let since = heard.max(self.replicas.nodes[n].led_at);
-        timers::expired_in_time(group, m, x, (self.now - since) * 105 / 100 + 2 * TICK)
+        timers::expired_in_time(group, m, promised, (self.now - since) * 105 / 100 + 2 * TICK)
     }
 }

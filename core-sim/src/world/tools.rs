@@ -2,6 +2,7 @@
 //! may they set and delete offsets at any time.
 
 use super::*;
+use baton_coordinator::classic::{ClassicCommand, GenerationCommit};
 
 /// The administrators' own group.
 const TOOLS: &str = "tools";
@@ -94,6 +95,9 @@ impl World {
                     None => note(&o.partition, offsets::Op::Set { value }),
                 }
             },
+            Command::KafkaCommit(KafkaCommit { offsets, .. }) | Command::Classic(ClassicCommand::Commit(GenerationCommit { offsets, .. })) => {
+                offsets.iter().for_each(|o| note(&o.partition, offsets::Op::Set { value: offsets::Value::of(o.offset) }));
+            }
             Command::FetchOffsets { topic: Some(t), partition: Some(n) } => note(&Partition::new(t.clone(), *n), offsets::Op::Fetch { found: None }),
             Command::DeleteOffsets { topic } => {
                 let (g, t) = (group, topic.clone());
