@@ -86,9 +86,9 @@ pub const INSTALL: [&str; 5] = ["installation announced", "snapshot file written
 /// Those that every node passes again and again.
 pub const OFTEN: [&str; 6] = ["records durable, nobody told", "entry about to be applied", "entry applied, nobody told", "checkpoint about to be written", "checkpoint written", "answer about to leave"];
 /// Everything that must happen in a batch of stories: a fault that never fires proves nothing.
-pub const KINDS: [&str; 64] = [
+pub const KINDS: [&str; 63] = [
     "answer late",
-    "node killed while it installs a snapshot",
+
     "leader killed", "node killed", "all nodes killed", "node killed in mid-write", "node paused", "leader paused", "all nodes paused", "nodes deaf to each other", "leader alone cut off", "network split",
     "link cut one way", "link flaps", "follower bounced under a lease", "vote forgotten", "messages lost", "messages late", "leadership transferred", "rolling restart", "restart with other settings",
     "earlier version among later ones", "node killed at a point", "node paused at a point", "wall clock jumps", "leader whose wall clock is a month ahead", "slow disk", "full disk", "sync failed",
