@@ -103,7 +103,11 @@ impl Judge {
                         }
                     }
                     // Between the protocols an empty group begins a new life.
-                    Record::Classic(c) if matches!(**c, ClassicRecord::Opened { .. } | ClassicRecord::Closed) => { self.epochs.remove(&b.group); }
+                    Record::Classic(c) if matches!(**c, ClassicRecord::Opened { .. } | ClassicRecord::Closed) => {
+                        self.epochs.remove(&b.group);
+                        // An answer of the life before may still be on its way.
+                        *self.deletions.entry(b.group.clone()).or_default() += 1;
+                    }
                     Record::Deleted => {
                         self.epochs.remove(&b.group);
                         self.forget(&b.group, None);
