@@ -91,9 +91,10 @@ fn the_shards_time_adds_up_what_leaders_have_served() {
         w.shard.lead(term, term, w.now);
     }
     let served = w.shard.state().time_ms;
-    assert!((6 * DAY - 20 * MINUTE..=6 * DAY).contains(&served), "{served} ms of six days are written down");
+    // Each of the six may have served up to ten minutes that nobody wrote down: what is kept is kept longer, never shorter.
+    assert!((6 * DAY - 60 * MINUTE..=6 * DAY).contains(&served), "{served} ms of six days are written down");
     assert_eq!(offsets(&mut w), 1);
-    w.pass(DAY + 20 * MINUTE);
+    w.pass(DAY + 70 * MINUTE);
     assert_eq!(offsets(&mut w), 0, "seven days are over");
 }
 
