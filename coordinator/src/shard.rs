@@ -357,6 +357,17 @@ impl Shard {
         let Some(l) = &mut self.leading else { return };
         let waits: Vec<((GroupId, MemberId), Millis)> = l.held.iter().map(|(k, h)| (k.clone(), h.until)).collect();
         l.rearmed_at = now.mono_ms;
+        // What was armed with an entry that is still in flight belongs to members and phases that the state does not have yet: it starts again too.
+        let mut in_flight = Vec::new();
+        if let Some(f) = &mut l.in_flight {
+            let decided_at = std::mem::replace(&mut f.decided_at, now.mono_ms);
+            f.armed.retain_mut(|(t, at)| {
+                let still = l.timers.deadline(t) == Some(*at);
+                *at = now.mono_ms + at.saturating_sub(decided_at);
+                if still { in_flight.push((t.clone(), *at)); }
+                still
+            });
+        }
         l.timers.clear();
         for ((g, m), until) in waits {
             l.timers.arm(Timer::Wait(g, m), until);
@@ -364,6 +375,9 @@ impl Shard {
         for (id, g) in &self.state.groups {
             soft::arm_group(l, id, g, &self.image, now);
             classic::take_over(l, id, g, &self.limits, now);
+        }
+        for (t, at) in in_flight {
+            l.timers.arm(t, at);
         }
         self.refresh_groups(now);
     }

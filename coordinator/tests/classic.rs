@@ -407,6 +407,27 @@ fn a_lost_batch_takes_what_was_decided_with_it() {
     assert_eq!(beat(&mut w, &a), Ok(()), "and the group goes on as it was");
 }
 
+/// Core simulation, seed 3844: the lease lapsed while the batch of the first join was in flight, all timers began anew, and those of the batch were gone: the
+/// join phase never ended, and its member never expired.
+#[test]
+fn a_lapse_while_a_join_is_in_flight_loses_neither_the_join_phase_nor_the_session() {
+    let (mut w, mut a) = (world(), client("a"));
+    if let Err(GroupError::Classic { member: Some(id), .. }) = w.ask(a.join(1)) { a.id = id }
+    w.auto_commit = false;
+    let joining = w.send(a.join(1));
+    assert!(w.shard.group(&"g".into()).is_none_or(|g| g.classic.as_ref().is_none_or(|c| c.members.is_empty())), "its batch is in flight");
+    w.shard.lead(1, 1, w.now);
+    w.commit();
+    w.auto_commit = true;
+    w.run();
+    w.pass(3_000);
+    let r = w.answer(joining).expect("the join phase has ended");
+    a.take(r);
+    share(&mut w, &mut [&mut a]);
+    w.pass(60_000);
+    assert!(state(&w).members.is_empty(), "nobody has heard of it since");
+}
+
 #[test]
 fn a_member_of_the_other_protocol_finds_a_classic_group_taken_until_it_is_empty() {
     let (mut w, mut a) = (world(), client("a"));

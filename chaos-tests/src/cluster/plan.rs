@@ -156,7 +156,7 @@ impl Plan {
             34 => Act::EmptyDisk { node, ms: r.range(2_000, 5_000) },
             35 => Act::ForgetVote { shard: any },
             36 => Act::PauseAll { ms: self.session_ms * 3 / 2, links: r.pct(70) },
-            37 => if self.aimed { Act::OldCopy { node, age: r.range(6_000, 9_000) } } else { Act::StopClock { member: any, ms: self.session_ms * 3 } },
+            37 => if self.aimed || r.pct(50) { Act::OldCopy { node, age: r.range(6_000, 9_000) } } else { Act::StopClock { member: any, ms: self.session_ms * 3 } },
             38 => Act::Twin { member: any, ms: long },
             43 => Act::CrashInstall { node, point: r.pick(&INSTALL).unwrap_or(&INSTALL[0]), ms: r.range(4_000, 9_000), down: down / 4 },
             39 => Act::OldVersion { node: if r.pct(60) { 0 } else { node }, ms: r.range(2_000, 6_000) },

@@ -11,10 +11,12 @@ const GAP: Ms = 2_200;
 /// The part of the session that is waited for: clocks drift, and looks are a few ms apart.
 const PART: (u64, u64) = (85, 100);
 
+/// `in_flight`: nothing has been applied since the time without a lease. What comes first may have been decided before it.
 #[derive(Default)]
-struct Lease { last: Ms, since: Ms }
+struct Lease { last: Ms, since: Ms, in_flight: bool }
+/// What each member was promised, if nothing but its session can take it: one that owes a partition may run into its rebalance timeout.
 #[derive(Default)]
-struct Known { sequence: u64, members: BTreeMap<(GroupId, MemberId), u64> }
+struct Known { sequence: u64, members: BTreeMap<(GroupId, MemberId), Option<u64>> }
 
 #[derive(Default)]
 pub struct Timers { leases: BTreeMap<u16, Lease>, known: BTreeMap<u16, Known> }
@@ -23,7 +25,7 @@ impl Timers {
     /// A node holds the lease of a shard now.
     pub fn leased(&mut self, shard: u16, now: Ms) {
         let l = self.leases.entry(shard).or_default();
-        if now > l.last + GAP { l.since = now; }
+        if now > l.last + GAP { (l.since, l.in_flight) = (now, true); }
         l.last = now;
     }
     /// The applied state of a shard at some node. `went` says of a member that is gone whether something else than its session took it.
@@ -31,10 +33,12 @@ impl Timers {
         let known = self.known.entry(no).or_default();
         let sequence = shard.state().sequence;
         if sequence <= known.sequence { return Ok(()); }
-        let members = shard.state().groups.iter().flat_map(|(id, g)| g.members.iter().map(move |(m, x)| ((id.clone(), m.clone()), x.session_promised_ms))).collect();
+        let members = shard.state().groups.iter().flat_map(|(id, g)| g.members.iter().map(move |(m, x)| ((id.clone(), m.clone()), x.pending.is_empty().then_some(x.session_promised_ms)))).collect();
         let before = std::mem::replace(known, Known { sequence, members });
-        let since = self.leases.get(&no).map_or(0, |l| l.since);
+        let (since, in_flight) = self.leases.get_mut(&no).map_or((0, false), |l| (l.since, std::mem::take(&mut l.in_flight)));
+        if in_flight && sequence == before.sequence + 1 { return Ok(()); }
         for ((group, member), promised) in before.members {
+            let Some(promised) = promised else { continue };
             let gone = !known.members.contains_key(&(group.clone(), member.clone()));
             if gone && !went(&group, &member) && now < since + promised * PART.0 / PART.1 {
                 return broken("timers", format!("{member} of {group} was expired {} ms after a time without a leader, and was promised {promised} ms", now - since));
