@@ -183,6 +183,12 @@ const SWEEP_EVERY_MS: Millis = 600_000;
 const FIRST_SWEEP_MS: Millis = 1_000;
 
 impl Leading {
+    /// What was computed for a group that is gone, or for a draft that was lost, says nothing about what comes under the same name and epoch: neither the
+    /// work that is out nor its results that still wait.
+    fn forget_work(&mut self, group: &GroupId) {
+        self.working.retain(|(g, _), _| g != group);
+        self.queue.retain(|w| w.group != *group || !matches!(w.what, What::Done(_)));
+    }
     fn queue_timer(&mut self, group: &GroupId, command: decide::TimerCommand, now: Now) {
         self.queue.push_back(Waiting { ticket: None, group: group.clone(), what: What::Timer(command), arrived: now.mono_ms, budget_ms: None, min_meta_revision: 0 });
     }
@@ -279,7 +285,7 @@ impl Shard {
         let Some(l) = &mut self.leading else { return };
         for (b, _) in entry.batches.iter().zip(&outcomes).filter(|(_, o)| **o != Outcome::Applied) {
             // Work may be out for the draft that is lost with it: its epoch may come again and mean something else.
-            l.working.retain(|(g, _), _| *g != b.group);
+            l.forget_work(&b.group);
         }
         // Offsets change nothing that a member could be told, and commits are many.
         for b in entry.batches.iter().filter(|b| !soft::only_offsets(&b.records)) {

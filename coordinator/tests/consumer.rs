@@ -403,3 +403,33 @@ fn a_late_target_is_for_who_has_the_place_by_then() {
     w.ksettle(&mut [&mut after]);
     assert_eq!(after.has().len(), 6, "{:#?}", w.group());
 }
+
+/// Core simulation, seed 13551: the result was ready while the group's deletion was in flight, and was taken for the group that came after it under the same
+/// name and epoch: it stood at an empty target for ever.
+#[test]
+fn a_target_of_a_deleted_group_is_not_taken_by_the_group_that_comes_after_it() {
+    let mut w = World::new(&[("t", 4)]);
+    offload(&mut w);
+    w.auto_work = false;
+    let mut before = Model::new("a", &["nothing"]);
+    w.join(&mut before);
+    let old = w.work.remove(0);
+    assert_eq!(w.ask(before.leave_request()), Ok(Response::Left));
+    w.auto_commit = false;
+    w.send(Command::DeleteGroup { force: true });
+    let mut a = Model::new("a", &["t"]);
+    a.incarnation = Incarnation(99);
+    w.send(Command::Heartbeat(a.join_request()));
+    w.shard.done(old.run(), w.now);
+    w.commit();
+    (w.auto_commit, w.auto_work) = (true, true);
+    w.run();
+    w.commit();
+    w.run();
+    w.join(&mut a);
+    for _ in 0..5 {
+        w.pass(1_000);
+        w.steady(&mut a);
+    }
+    assert_eq!(a.owned, set(&[("t", 0), ("t", 1), ("t", 2), ("t", 3)]), "{:#?}", w.group());
+}

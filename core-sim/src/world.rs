@@ -68,7 +68,7 @@ struct Call {
     /// What its member had been told when it arrived.
     told: Floor<(u64, Epoch)>,
     /// The committed membership when it arrived, if it is a heartbeat's.
-    member_at: Option<AssignmentRevision>,
+    member_at: Option<(AssignmentRevision, Epoch)>,
     standing: Option<clients::Standing>,
 }
 

@@ -4,13 +4,14 @@ use crate::{Verdict, broken};
 use baton_coordinator::{classic::ClassicAnswer, command::*, ids::*, state::Member};
 
 /// A refused heartbeat, with what the replica that has applied most knows of its member (of that incarnation) when the answer leaves, and whether the
-/// member was in the group, under one and the same join, from the arrival of the request until now.
-pub fn refused(group: &GroupId, h: &Heartbeat, why: &GroupError, committed: Option<&Member>, member_all_along: bool) -> Verdict {
+/// member was in the group, under one and the same join, from the arrival of the request until now, and the epoch that it had when the request arrived: an
+/// epoch that a group before this one had already given out, under the same name, may be reached again while the refusal is on its way.
+pub fn refused(group: &GroupId, h: &Heartbeat, why: &GroupError, committed: Option<&Member>, member_all_along: bool, epoch_at_arrival: Option<Epoch>) -> Verdict {
     match why {
         GroupError::FencedMemberEpoch { received, stored } if received <= stored => {
             broken("epochs", format!("{group} {} is fenced for epoch {received}, which is not above the stored {stored}", h.member))
         }
-        GroupError::FencedMemberEpoch { received, .. } if committed.is_some_and(|m| m.epoch >= *received) => {
+        GroupError::FencedMemberEpoch { received, .. } if committed.is_some_and(|m| m.epoch >= *received) && epoch_at_arrival.is_some_and(|e| e >= *received) => {
             broken("answers-committed", format!("{group} {} is refused for epoch {received}, which is committed", h.member))
         }
         GroupError::UnknownMember { .. } | GroupError::UnknownGroup { .. } if member_all_along => {

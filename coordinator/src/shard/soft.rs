@@ -518,7 +518,7 @@ pub(super) fn follow_group(l: &mut Leading, id: &GroupId, group: Option<&Group>,
         l.behind.remove(id);
         l.facts_seen.remove(id);
         l.regexes_at.remove(id);
-        l.working.retain(|(g, _), _| g != id);
+        l.forget_work(id);
         return;
     };
     for m in members {

@@ -43,10 +43,10 @@ impl World {
         });
     }
     /// When the member of a heartbeat last joined, as committed by now.
-    fn membership(&self, call: usize) -> Option<AssignmentRevision> {
+    fn membership(&self, call: usize) -> Option<(AssignmentRevision, Epoch)> {
         let c = &self.calls[call];
         let Command::Heartbeat(h) = &c.command else { return None };
-        self.replicas.newest().shard.group(&c.group)?.members.get(&h.member).filter(|m| m.incarnation == h.incarnation).map(|m| m.joined_at)
+        self.replicas.newest().shard.group(&c.group)?.members.get(&h.member).filter(|m| m.incarnation == h.incarnation).map(|m| (m.joined_at, m.epoch))
     }
     /// Seeded bugs 8 and 50: a node that does not lead, or not yet, reads from what it has applied.
     fn read_applied(&mut self, n: usize, call: usize) {
@@ -94,7 +94,8 @@ impl World {
             }
             (Command::Heartbeat(h), Err(why)) => {
                 let committed = self.replicas.newest().shard.group(&c.group).and_then(|g| g.members.get(&h.member)).filter(|m| m.incarnation == h.incarnation);
-                answers::refused(&c.group, h, why, committed, c.member_at.is_some() && c.member_at == self.membership(call))?;
+                let (then, now) = (c.member_at, self.membership(call));
+                answers::refused(&c.group, h, why, committed, then.is_some_and(|(join, _)| now.is_some_and(|(j, _)| j == join)), then.map(|(_, e)| e))?;
             }
             (Command::Commit(asked), Ok(Response::Committed(results))) => {
                 let current = self.judge.deletions.get(&c.group).copied().unwrap_or_default() == c.deletions;
