@@ -50,7 +50,6 @@ pub const BUGS: [SeededBug; 37] = [
     SeededBug { number: 16, what: "a static Kafka member replaced while the old process is alive", caught_by: &["one-believer"] },
     SeededBug { number: 29, what: "a classic member's generation not bumped at the conversion back", caught_by: &["epochs"] },
     SeededBug { number: 46, what: "a static member that leaves for a while (-2) loses its place at once", caught_by: &["timers"] },
-    SeededBug { number: 47, what: "a conversion in mid-rebalance forgets what the classic members use", caught_by: &["one-believer"] },
     SeededBug { number: 48, what: "a commit of an earlier generation accepted", caught_by: &["fencing"] },
     SeededBug { number: 49, what: "a target computed for a superseded epoch taken for the newest", caught_by: &["complete"] },
     SeededBug { number: 56, what: "partitions of a member that an administrator removed are free at once", caught_by: &["one-believer"] },
