@@ -5,9 +5,8 @@
 //! unloading without a leader epoch throws): a shard is not unloaded, it stops leading (`step_down` takes no epoch). 12 (librdkafka#4672, an answer
 //! without an epoch that arrives while leaving): a client's bug; here every answer carries its epoch. 15 (a group shown as "Dead" by tools that only
 //! speak DescribeGroups): what the Kafka front tells, not what the core decides.
-mod common;
 use baton_coordinator::{command::*, config::Setting, ids::*, metadata::MetaCommand, record::*, shard::*};
-use common::{kafka::Kafka, *};
+use crate::common::{kafka::Kafka, *};
 
 /// The trap's number, the bug's, and its scenario.
 const TRAPS: [(u8, u8, fn()); 11] = [

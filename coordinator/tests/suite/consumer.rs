@@ -1,7 +1,6 @@
 //! Members that speak Kafka's consumer protocol, alone and beside HTTP members; static members of both; work beside the shard.
-mod common;
 use baton_coordinator::{command::*, config::*, ids::*, metadata::*, shard::*, state::AWAY, work::*};
-use common::{kafka::Kafka, *};
+use crate::common::{kafka::Kafka, *};
 use std::sync::Arc;
 
 fn code(r: Result<ConsumerView, GroupError>) -> &'static str { r.map_or_else(|e| e.kafka().name, |_| "NONE") }

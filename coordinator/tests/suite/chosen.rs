@@ -1,7 +1,6 @@
 //! Assignors as members and groups choose them: from the heartbeat to who has what. And work that is lost on its way.
-mod common;
 use baton_coordinator::{command::*, config::Setting, metadata::*, work::Task};
-use common::*;
+use crate::common::*;
 
 fn layout(zones: &[&str], weights: &[u32]) -> Layout {
     Layout { zones: zones.iter().map(|z| z.split(',').filter(|z| !z.is_empty()).map(String::from).collect()).collect(), weights: weights.to_vec() }

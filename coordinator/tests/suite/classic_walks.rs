@@ -1,8 +1,7 @@
 //! Random walks of classic clients with leader changes, lapsed leases and lost batches: no generation has two lists of members or two assignments, nobody is expired early or
 //! late, and every request is answered.
-mod common;
 use baton_coordinator::{classic::*, command::*, ids::*, record::*, shard::*};
-use common::World;
+use crate::common::World;
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,7 +1,6 @@
 //! Joining, fencing, expiry, removal, sessions, leadership.
-mod common;
 use baton_coordinator::{command::*, config::Setting, ids::*, metadata::MetaCommand, shard::*};
-use common::*;
+use crate::common::*;
 
 /// Trap 2 (KAFKA-19233) and rule 9: a rejoin with epoch 0 is accepted whatever the stored epoch, with new tokens.
 #[test]

@@ -1,7 +1,6 @@
 //! Classic groups, one rule per test: a small fleet of clients at one leading shard.
-mod common;
 use baton_coordinator::{classic::*, command::*, ids::*, record::*, shard::*};
-use common::World;
+use crate::common::{Model, World};
 
 /// A client of the classic protocol.
 #[derive(Clone, Debug, Default)]
@@ -432,7 +431,7 @@ fn a_lapse_while_a_join_is_in_flight_loses_neither_the_join_phase_nor_the_sessio
 fn a_member_of_the_other_protocol_finds_a_classic_group_taken_until_it_is_empty() {
     let (mut w, mut a) = (world(), client("a"));
     stable(&mut w, &mut [&mut a]);
-    let mut m = common::Model::new("m", &["t"]);
+    let mut m = Model::new("m", &["t"]);
     assert!(matches!(w.beat(m.join_request()), Err(GroupError::NotConvertible { .. })), "a group of another kind than consumers is never converted");
     assert!(matches!(w.ask(Command::DeleteGroup { force: true }), Err(GroupError::NonEmptyGroup { members: 1 })));
     w.ask(a.leave()).unwrap();

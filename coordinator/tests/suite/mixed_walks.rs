@@ -1,8 +1,7 @@
 //! Random walks of a group in which classic, consumer and HTTP members come and go: conversions in both directions, leader changes, silence. No batch is ever refused for an
 //! invariant, no request stays open, and what two members are told never overlaps.
-mod common;
 use baton_coordinator::{classic::*, command::*, embedded::*, ids::*, invariants, record::*, shard::*};
-use common::{Model, World, kafka::Kafka};
+use crate::common::{Model, World, kafka::Kafka};
 use std::collections::BTreeMap;
 
 struct Rng(u64);

@@ -1,7 +1,6 @@
 //! Hand-over: revoke, confirm, assign; and the messages that must confirm nothing.
-mod common;
 use baton_coordinator::{command::*, ids::*};
-use common::*;
+use crate::common::*;
 
 /// The smallest story: one member has all, a second joins, gets nothing until the first has confirmed.
 #[test]

@@ -1,7 +1,6 @@
 //! Several commands in one drain. Each of these was found by the core simulation.
-mod common;
 use baton_coordinator::{command::*, shard::*};
-use common::*;
+use crate::common::*;
 
 fn ask_of(w: &mut World, ticket: u64, group: &str, h: Heartbeat) { w.shard.handle(Ticket(ticket), Request { group: group.into(), command: Command::Heartbeat(h), budget_ms: None, min_meta_revision: 0 }, w.now) }
 

@@ -1,7 +1,6 @@
 //! What keeps a group well over months: settings, retention on the shard's own time, repair, loading, and how long things took.
-mod common;
 use baton_coordinator::{command::*, config::*, ids::*, metadata::*, record::*, shard::*};
-use common::*;
+use crate::common::*;
 use std::sync::Arc;
 
 const MINUTE: u64 = 60_000;

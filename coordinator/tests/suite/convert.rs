@@ -1,7 +1,6 @@
 //! Classic and consumer members in one group: conversions while members are in, one rule per test.
-mod common;
 use baton_coordinator::{classic::*, command::*, config::Limits, embedded::*, ids::*, record::*, shard::*, state::Member};
-use common::{World, set};
+use crate::common::{Model, World, set};
 use std::collections::BTreeSet;
 
 /// A classic consumer client that rebalances as it is told.
@@ -209,7 +208,7 @@ fn c_generation(w: &World) -> i32 { w.group().classic.as_ref().map_or(-1, |c| c.
 #[test]
 fn a_group_that_holds_partitions_of_an_http_member_is_not_converted_until_they_are_free() {
     let (mut w, mut a) = (world(|_| {}), client(1));
-    let mut m = common::Model::new("m", &["t"]);
+    let mut m = Model::new("m", &["t"]);
     w.join(&mut m);
     let Err(GroupError::Classic { member: Some(id), .. }) = w.ask(a.join()) else { panic!() };
     a.id = id;

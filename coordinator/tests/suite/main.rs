@@ -1,0 +1,16 @@
+//! The core given–when–then, and over random inputs: one binary, because linking a dozen took longer than running them.
+mod common;
+mod assignors;
+mod chosen;
+mod classic;
+mod classic_walks;
+mod client_assignors;
+mod consumer;
+mod convert;
+mod drains;
+mod embedded;
+mod handover;
+mod members;
+mod mixed_walks;
+mod traps;
+mod upkeep;
