@@ -113,6 +113,8 @@ pub struct Machine {
     tickets: u64,
     due: Nanos,
     failures: u32,
+    /// How far held heartbeats have shown that they do not work: see `SPOILED`.
+    spoiled: u32,
     /// A revocation is done and the server has not been told.
     unconfirmed: bool,
     /// How long to wait before the join that follows a drop.
@@ -128,6 +130,9 @@ const INTERVAL_BEFORE_TOLD_MS: u64 = 1_000;
 const WAIT_OF_LEASE: u64 = 5;
 /// … and a try this part.
 const TRY_OF_LEASE: u64 = 8;
+/// What lets answers pass at once may still break every wait: a held heartbeat that got no answer counts for `SPOILED`, one that a leader refused (it was giving
+/// its shard away, say) for 1, and from `SPOILED` on the next wait does not follow at once, but at the interval.
+const SPOILED: u32 = 2;
 /// A shorter wait is not followed by the next one at once, but at the interval.
 const HELD_MIN_MS: u64 = 50;
 
@@ -137,7 +142,7 @@ impl Machine {
         let incarnation = entropy();
         Machine {
             config, entropy, incarnation, phase: Phase::Joining, epoch: 0, life: 0, seen: 0, applied: 0, wanted: BTreeMap::new(), held: BTreeMap::new(),
-            deadline: None, interval_ms: INTERVAL_BEFORE_TOLD_MS, lease_ms: 0, in_flight: None, tickets: 0, due: 0, failures: 0, unconfirmed: false,
+            deadline: None, interval_ms: INTERVAL_BEFORE_TOLD_MS, lease_ms: 0, in_flight: None, tickets: 0, due: 0, failures: 0, spoiled: 0, unconfirmed: false,
             rejoin_after_ms: 0, effects: VecDeque::new(),
         }
     }
@@ -215,6 +220,8 @@ impl Machine {
         self.tick(now);
         if (self.in_flight != Some(ticket) || ticket.life != self.life) && !seeded::on(27) { return; }
         self.in_flight = None;
+        let spoils = match outcome { Outcome::NoAnswer => SPOILED, Outcome::Refused(_) => 1, Outcome::Accepted(_) => 0 };
+        if ticket.waits() { self.spoiled = if spoils == 0 { 0 } else { self.spoiled.saturating_add(spoils) }; }
         match outcome {
             Outcome::NoAnswer => self.again(now, None),
             Outcome::Refused(problem) => self.refused(problem, now),
@@ -263,7 +270,7 @@ impl Machine {
         let late = self.config.self_fencing && now >= own_deadline;
         // Without the assignment that its revision names, an answer is not to be trusted in anything.
         if late || (r.assignment_revision > self.seen && r.assignment.is_none()) { return self.again(now, None); }
-        let failed_before = std::mem::take(&mut self.failures) > 0;
+        self.failures = 0;
         self.interval_ms = r.heartbeat_interval_ms.max(1);
         self.lease_ms = r.lease_ms;
         if self.phase == Phase::Joining {
@@ -288,12 +295,12 @@ impl Machine {
         self.due = (ticket.sent_at + (self.interval_ms - self.random(self.interval_ms / 10 + 1)) * MS).max(now);
         let newer = r.assignment_revision > self.seen || (r.assignment_revision < self.seen && r.assignment.is_some() && seeded::on(27));
         if self.phase == Phase::In && newer { self.take(r, now); } else if self.phase == Phase::In { self.follow(now); }
-        if self.unconfirmed || (!failed_before && self.listens_on(ticket, news, now)) { self.due = now; }
+        if self.unconfirmed || (self.spoiled < SPOILED && self.listens_on(ticket, news, now)) { self.due = now; }
     }
 
     /// Whether the next heartbeat follows at once, to be held: whoever has done everything listens all the time, so that it hears of a change when it happens.
     /// Not after an answer that should have been held and came back early with nothing new: from a server that does not hold, that would be a busy loop.
-    /// Nor (the caller looks) after a failure: what lets answers pass may still break every wait.
+    /// Nor (the caller looks) while waits do not seem to work.
     fn listens_on(&self, ticket: Ticket, news: bool, now: Nanos) -> bool {
         // Nearly: the server counts whole milliseconds, on a clock of its own.
         let held_in_full = ticket.wait_ms >= HELD_MIN_MS && now >= ticket.sent_at.saturating_add(ticket.wait_ms * MS / 10 * 9);

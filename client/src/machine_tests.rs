@@ -268,10 +268,32 @@ fn an_answer_that_was_not_held_is_not_followed_at_once() {
         if b.body.wait_ms > 0 { m.answer(b.ticket, Outcome::NoAnswer, at * MS); } else { accept(&mut m, b.ticket, ok(1, 10, &[], &[]), at); }
     }
     assert!(sent <= 20, "{sent} heartbeats in a second");
+    // The same where every wait is refused.
+    let (mut m, held) = listening(300);
+    refuse(&mut m, held.ticket, code::UNAVAILABLE, 31);
+    let (mut at, mut sent) = (31, 0);
+    while at < 1_031 {
+        let Some(b) = m.request(at * MS) else { at += 1; continue };
+        sent += 1;
+        if b.body.wait_ms > 0 { refuse(&mut m, b.ticket, code::UNAVAILABLE, at); } else { accept(&mut m, b.ticket, ok(1, 10, &[], &[]), at); }
+    }
+    assert!(sent <= 20, "{sent} heartbeats in a second");
     // Nor does a wait of next to nothing make a loop.
     let (mut m, held) = listening(2);
     accept(&mut m, held.ticket, ok(1, 10, &[], &[]), 33);
     assert!(due(&mut m, 33) >= 120);
+}
+
+/// A leader that gives its shard away refuses what it holds. Whoever then waited for the interval heard of the next change up to a second late.
+#[test]
+fn who_was_refused_once_listens_again_as_soon_as_it_is_answered() {
+    let (mut m, held) = listening(300);
+    refuse(&mut m, held.ticket, code::UNAVAILABLE, 40);
+    let at = (40..).find(|ms| m.wake() <= ms * MS).expect("a time");
+    let again = beat(&mut m, at);
+    assert_eq!(again.body.wait_ms, 0, "the lease comes first");
+    accept(&mut m, again.ticket, ok(1, 10, &[], &[]), at + 5);
+    assert!(beat(&mut m, at + 5).body.wait_ms > 0);
 }
 
 #[test]
