@@ -300,7 +300,7 @@ fn retarget(draft: &mut Draft) {
     match work::assign(g.assignor(limits.default_assignor()), &assign::Input::of(g, &g.topics, draft.context.metadata)) {
         // Seeded bug 18: what was computed for an earlier epoch, late.
         Ok(_) if !g.target.is_empty() && seeded::on(18) => {
-            let assignment = g.target.iter().filter(|(m, _)| g.members.contains_key(*m)).map(|(m, t)| (m.clone(), t.clone())).collect();
+            let assignment = g.target.iter().filter(|(m, _)| g.members.contains_key(*m)).map(|(m, t)| (m.clone(), t.iter().cloned().collect())).collect();
             draft.put(Record::Target { epoch, assignment });
         }
         Ok(assignment) => draft.put(Record::Target { epoch, assignment }),

@@ -20,6 +20,7 @@ pub mod regexes;
 pub mod replay;
 pub mod seeded;
 pub mod shard;
+pub mod shared;
 pub mod state;
 pub mod timers;
 pub mod work;

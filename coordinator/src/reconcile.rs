@@ -48,8 +48,7 @@ fn record(draft: &mut Draft, id: &MemberId, step: Reconciled) {
 }
 
 fn next(g: &Group, id: &MemberId, m: &Member, released: Vec<Partition>, draft: &Draft) -> Option<Reconciled> {
-    let none = BTreeSet::new();
-    let target: BTreeSet<&Partition> = g.target.get(id).unwrap_or(&none).iter().filter(|p| g.subscribes(m, &p.topic) && exists(g, p)).collect();
+    let target: BTreeSet<&Partition> = g.target.get(id).into_iter().flatten().filter(|p| g.subscribes(m, &p.topic) && exists(g, p)).collect();
     let revision = AssignmentRevision(draft.draw(0));
     let waiting: Vec<&Partition> = m.pending.keys().filter(|p| !released.contains(p)).collect();
     // What is pending and in the target again: a new grant with a new token.

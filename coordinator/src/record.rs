@@ -114,7 +114,7 @@ pub struct Wish {
 impl Wish {
     /// What a member wants now.
     pub fn of(m: &Member) -> Wish {
-        let (subscribed, regex, assignor, rack) = (m.subscribed.clone(), m.regex.clone(), m.assignor.clone(), m.rack.clone());
+        let (subscribed, regex, assignor, rack) = (BTreeSet::clone(&m.subscribed), m.regex.clone(), m.assignor.clone(), m.rack.clone());
         Wish { subscribed, regex, assignor, rack, capacity: m.capacity, rebalance_timeout_ms: m.rebalance_timeout_ms, client: m.client.clone() }
     }
 }

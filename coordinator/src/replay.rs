@@ -221,7 +221,10 @@ pub fn record(slot: &mut Option<Arc<Group>>, r: &Record, last_token: &mut u64) -
             if let Some(m) = assignment.keys().find(|m| !g.members.contains_key(*m)) {
                 return Err(missing(format!("member {m} of the target")));
             }
-            (g.target_epoch, g.target, g.target_topics) = (*epoch, assignment.clone(), g.topics.clone());
+            // Most members keep what they had: they keep the set too.
+            let set = |m: &MemberId, ps: &BTreeSet<Partition>| g.target.get(m).filter(|t| t.iter().eq(ps)).cloned().unwrap_or_else(|| ps.iter().cloned().collect());
+            let target = assignment.iter().map(|(m, ps)| (m.clone(), set(m, ps))).collect();
+            (g.target_epoch, g.target, g.target_topics) = (*epoch, target, g.topics.clone());
             Ok(())
         }
         Record::Topics { revision, topics } => {
@@ -274,7 +277,11 @@ fn joined(g: &mut Group, j: &Joined, last_token: &mut u64) -> Result<(), Violati
         state: MemberState::Stable, assigned: Default::default(), pending: Default::default(), assignment_revision: j.joined_at, joined_at: j.joined_at, classic: None,
     };
     wish_of(&mut m, &j.wish);
+    if let Some(other) = g.members.values().next().filter(|o| o.subscribed == m.subscribed) {
+        m.subscribed = other.subscribed.clone();
+    }
     if let Some(old) = old {
+        let old = old.take();
         (m.assigned, m.pending, m.previous_epoch) = (old.assigned, old.pending, old.epoch);
         say(g, old.regex.as_ref(), None);
         forget_instance(g, old.instance_id.as_ref(), &j.member);
@@ -301,7 +308,7 @@ fn joined(g: &mut Group, j: &Joined, last_token: &mut u64) -> Result<(), Violati
         (m.state, m.epoch) = (MemberState::UnrevokedPartitions, g.target_epoch);
     }
     if j.protocol == Protocol::Consumer {
-        g.members.insert(j.member.clone(), m);
+        g.members.insert(j.member.clone(), m.into());
         return Ok(()); // it has no incarnations
     }
     if let Some(old) = j.replaces {
@@ -321,7 +328,7 @@ fn joined(g: &mut Group, j: &Joined, last_token: &mut u64) -> Result<(), Violati
         let owner = Owner { member: j.member.clone(), incarnation: j.incarnation, token: FencingToken(1), state: OwnerState::Assigned };
         g.owners.insert(Partition::new("nobody's", 0), owner);
     }
-    g.members.insert(j.member.clone(), m);
+    g.members.insert(j.member.clone(), m.into());
     Ok(())
 }
 
@@ -376,7 +383,10 @@ fn reconciled(g: &mut Group, r: &Reconciled, last_token: &mut u64) -> Result<(),
 }
 
 fn wish_of(m: &mut Member, w: &Wish) {
-    (m.subscribed, m.regex, m.assignor, m.rack) = (w.subscribed.clone(), w.regex.clone(), w.assignor.clone(), w.rack.clone());
+    if *m.subscribed != w.subscribed {
+        m.subscribed = w.subscribed.clone().into();
+    }
+    (m.regex, m.assignor, m.rack) = (w.regex.clone(), w.assignor.clone(), w.rack.clone());
     (m.rebalance_timeout_ms, m.client, m.capacity) = (w.rebalance_timeout_ms, w.client.clone(), w.capacity);
 }
 
@@ -399,5 +409,5 @@ pub(crate) fn draw(token: u64, last: &mut u64) -> Result<(), Violation> {
     *last = token;
     Ok(())
 }
-fn member_mut<'a>(g: &'a mut Group, member: &MemberId) -> Result<&'a mut Member, Violation> { g.members.get_mut(member).ok_or_else(|| missing(format!("member {member}"))) }
+fn member_mut<'a>(g: &'a mut Group, member: &MemberId) -> Result<&'a mut Member, Violation> { g.members.get_mut(member).map(|m| &mut **m).ok_or_else(|| missing(format!("member {member}"))) }
 fn missing(what: impl Into<String>) -> Violation { Violation::Missing { what: what.into() } }

@@ -1,6 +1,6 @@
 //! What is replicated: the fold of the shard's log. Only `replay` changes it.
 
-use crate::{classic::{Classic, ClassicPart, Phase}, command::*, config::GroupConfig, ids::*, metadata::TopicFacts};
+use crate::{classic::{Classic, ClassicPart, Phase}, command::*, config::GroupConfig, ids::*, metadata::TopicFacts, shared::{PartitionSet, Shared}};
 use serde::{Deserialize, Serialize};
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -38,6 +38,16 @@ mod groups {
     }
 }
 
+/// Members as they are read from a snapshot: neighbours with the same subscription share it again.
+fn members<'de, D: serde::Deserializer<'de>>(d: D) -> Result<BTreeMap<MemberId, Shared<Member>>, D::Error> {
+    let mut before = Shared::<BTreeSet<TopicName>>::default();
+    let all = BTreeMap::<MemberId, Member>::deserialize(d)?;
+    Ok(all.into_iter().map(|(id, mut m)| {
+        if m.subscribed == before { m.subscribed = before.clone(); } else { before = m.subscribed.clone(); }
+        (id, m.into())
+    }).collect())
+}
+
 /// One consumer group.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Group {
@@ -50,7 +60,8 @@ pub struct Group {
     pub unsettled_since: Option<u64>,
     /// The group epoch for which `target` was computed.
     pub target_epoch: Epoch,
-    pub members: BTreeMap<MemberId, Member>,
+    #[serde(deserialize_with = "members")]
+    pub members: BTreeMap<MemberId, Shared<Member>>,
     /// Regular expression → how many members say it.
     pub said: BTreeMap<String, u64>,
     /// Which member a static instance is.
@@ -58,7 +69,7 @@ pub struct Group {
     /// The topics that each regular expression of a member stood for when it was last looked at. Shared by all who say the same one.
     pub regexes: BTreeMap<String, ResolvedRegex>,
     /// The target assignment; members without partitions may be absent.
-    pub target: BTreeMap<MemberId, BTreeSet<Partition>>,
+    pub target: BTreeMap<MemberId, PartitionSet>,
     /// The facts of the topics on which `target` was computed.
     pub target_topics: BTreeMap<TopicName, TopicFacts>,
     /// Who has a partition assigned, pending revocation or held. This map, not the target, decides what may be granted (one-owner).
@@ -142,7 +153,8 @@ pub struct Member {
     /// How much it can carry beside the others; None: 1.
     pub capacity: Option<u32>,
     pub rebalance_timeout_ms: u64,
-    pub subscribed: BTreeSet<TopicName>,
+    /// Members that subscribe to the same topics share the set.
+    pub subscribed: Shared<BTreeSet<TopicName>>,
     /// Topics whose whole name it matches are subscribed to as well.
     pub regex: Option<String>,
     pub assignor: Option<String>,
@@ -241,7 +253,7 @@ impl Group {
     /// All topics that some member subscribes to.
     pub fn subscribed_topics(&self) -> BTreeSet<TopicName> {
         let mut topics: BTreeSet<TopicName> = self.regexes.values().flat_map(|r| r.topics.iter()).cloned().collect();
-        let mut before: Option<&BTreeSet<TopicName>> = None;
+        let mut before: Option<&Shared<BTreeSet<TopicName>>> = None;
         for m in self.members.values() {
             // Neighbours mostly have the same subscription: one comparison instead of many searches.
             if before != Some(&m.subscribed) {
@@ -263,7 +275,7 @@ impl Group {
     /// How many members say this regular expression.
     pub fn members_with_regex(&self, regex: &str) -> u64 { self.said.get(regex).copied().unwrap_or(0) }
     /// Whether somebody in it stops by a deadline, and hears of a change at once. A group without such a member changes at its members' heartbeats only.
-    pub fn has_conforming(&self) -> bool { self.members.values().any(Member::conforming) }
+    pub fn has_conforming(&self) -> bool { self.members.values().any(|m| m.conforming()) }
     /// The assignor that most members name (ties: the smaller name), else the default.
     pub fn assignor<'a>(&'a self, default: &'a str) -> &'a str {
         let mut votes: BTreeMap<&str, usize> = BTreeMap::new();

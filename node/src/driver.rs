@@ -10,7 +10,7 @@ use baton_coordinator::{
     command::{GroupError, Request, Response},
     ids::{Millis, Term},
     seeded,
-    shard::{Action, Ticket},
+    shard::{Action, Now, Ticket},
     work::{Done, Work},
 };
 use baton_raft::{GroupHandle, GroupStatus};
@@ -335,14 +335,13 @@ impl Driver {
 
     /// Fetches the shard's actions.
     fn collect(&mut self) {
-        let began = self.clock.now().mono_ms;
-        self.fetch();
-        self.slot.times.processing.record(self.clock.now().mono_ms.saturating_sub(began));
+        let began = self.clock.now();
+        self.fetch(began);
+        self.slot.times.processing.record(self.clock.now().mono_ms.saturating_sub(began.mono_ms));
     }
 
-    fn fetch(&mut self) {
+    fn fetch(&mut self, now: Now) {
         loop {
-            let now = self.clock.now();
             let (action, term) = {
                 let mut shard = self.slot.shard();
                 (shard.poll(now), shard.leading())

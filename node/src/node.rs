@@ -338,7 +338,7 @@ impl Inner {
     }
 
     pub fn group(&self, no: u16) -> Option<GroupHandle> { self.raft.get()?.group(no) }
-    pub fn leader(&self, no: u16) -> Option<NodeId> { self.group(no)?.status().leader }
+    pub fn leader(&self, no: u16) -> Option<NodeId> { self.group(no)?.leader() }
     pub fn leader_http(&self, no: u16) -> Option<String> { self.leader(no).and_then(|n| self.http(n)) }
     fn http(&self, node: NodeId) -> Option<String> {
         if node == self.config.node { Some(self.config.http_advertise.clone()) } else { lock(&self.peers).get(&node).map(|p| p.hello.http.clone()) }

@@ -99,6 +99,8 @@ impl GroupHandle {
         }
     }
 
+    /// Who leads, as far as this node knows: what every request asks, without the rest of the status.
+    pub fn leader(&self) -> Option<NodeId> { self.shared.raft.server_metrics().borrow_watched().current_leader }
     pub fn status(&self) -> GroupStatus {
         let server = self.shared.raft.server_metrics();
         let server = server.borrow_watched();

@@ -172,11 +172,11 @@ fn upgraded(g: &mut Group, revision: AssignmentRevision, members: &[ConvertedMem
         }
         let (w, session) = (x.wish.clone(), x.part.session_timeout_ms);
         let m = Member {
-            protocol: Protocol::Consumer, incarnation: Incarnation::default(), instance_id: x.instance_id.clone(), rack: w.rack, capacity: w.capacity, rebalance_timeout_ms: w.rebalance_timeout_ms, subscribed: w.subscribed,
+            protocol: Protocol::Consumer, incarnation: Incarnation::default(), instance_id: x.instance_id.clone(), rack: w.rack, capacity: w.capacity, rebalance_timeout_ms: w.rebalance_timeout_ms, subscribed: w.subscribed.into(),
             regex: None, assignor: None, client: w.client, session_told_ms: session, session_promised_ms: session, epoch, previous_epoch: epoch, state: MemberState::Stable, assigned,
             pending: BTreeMap::new(), assignment_revision: revision, joined_at: revision, classic: Some(Box::new(x.part.clone())),
         };
-        g.members.insert(x.member.clone(), m);
+        g.members.insert(x.member.clone(), m.into());
     }
     Ok(())
 }

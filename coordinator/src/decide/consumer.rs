@@ -136,7 +136,7 @@ fn admit_static(draft: &mut Draft, group: &GroupId, h: &ConsumerHeartbeat, insta
     if h.epoch == 0 {
         // A classic process never says that it leaves for a while: the new one takes its place (KIP-345).
         let other = Some(&h.member).filter(|id| *id != holder).and_then(|id| g.members.get(id));
-        if (m.epoch != AWAY && m.classic.is_none() && !seeded::on(16)) || m.conforming() || other.is_some_and(Member::conforming) {
+        if (m.epoch != AWAY && m.classic.is_none() && !seeded::on(16)) || m.conforming() || other.is_some_and(|m| m.conforming()) {
             return Err(GroupError::UnreleasedInstanceId { instance: instance.clone(), holder: holder.clone() });
         }
         let (mut admitted, away) = (Admitted { member: h.member.clone(), ..Admitted::known(holder, m) }, m.epoch == AWAY);

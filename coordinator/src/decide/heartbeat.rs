@@ -137,13 +137,13 @@ fn admit(draft: &mut Draft, group: &GroupId, h: &Heartbeat, replaces: Option<Inc
     let Some(g) = draft.group() else { return Ok(Entered::default()) };
     let before = g.members.get(&h.member);
     let session = draft.context.metadata.config_of(group).session_timeout_ms;
-    let had = before.map(Wish::of).unwrap_or_else(|| Wish { rebalance_timeout_ms: REBALANCE_TIMEOUT_DEFAULT_MS, ..Wish::default() });
+    let had = before.map(|m| Wish::of(m)).unwrap_or_else(|| Wish { rebalance_timeout_ms: REBALANCE_TIMEOUT_DEFAULT_MS, ..Wish::default() });
     // A rejoin of the same process keeps a longer session that it was promised; a new process was promised nothing.
     let promised = before.filter(|_| replaces.is_none()).map_or(session, |m| m.session_promised_ms.max(session));
     let instance_id = h.instance_id.clone().or_else(|| before.and_then(|m| m.instance_id.clone()));
     let wanted = wish(&had, h);
     let new = before.is_none() && wanted.regex.is_none();
-    let known = before.is_some_and(|m| m.subscribed == wanted.subscribed && m.regex == wanted.regex) && replaces.is_none();
+    let known = before.is_some_and(|m| *m.subscribed == wanted.subscribed && m.regex == wanted.regex) && replaces.is_none();
     // With what it wanted so far: what it wants now is taken over by the rules for a change.
     let joined = Joined {
         member: h.member.clone(), protocol: Protocol::Http, incarnation: h.incarnation, replaces, instance_id, wish: had.clone(), session_told_ms: session, session_promised_ms: promised,

@@ -153,7 +153,7 @@ fn member<'a>(draft: &'a Draft, group: &GroupId, id: &MemberId, instance: Option
             Some(_) => {}
         }
     }
-    let found = g.members.get(id).and_then(|m| m.classic.as_deref().map(|c| (g, m, c)));
+    let found = g.members.get(id).and_then(|m| m.classic.as_deref().map(|c| (g, &**m, c)));
     found.map_or_else(|| refused(ClassicCode::UnknownMemberId, None), Ok)
 }
 

@@ -29,7 +29,7 @@ pub fn group_view(group: &GroupId, g: &Group, c: &Context) -> GroupView {
     let members = g.members.iter().map(|(id, m)| MemberView {
         member: id.clone(), instance_id: m.instance_id.clone(), incarnation: m.incarnation, member_epoch: m.epoch, member_state: m.state,
         assigned: m.assigned.keys().cloned().collect(), pending_revocation: m.pending.keys().cloned().collect(),
-        target: g.target.get(id).cloned().unwrap_or_default(), session_remaining_ms: (c.session_remaining)(id),
+        target: g.target.get(id).into_iter().flatten().cloned().collect(), session_remaining_ms: (c.session_remaining)(id),
     });
     let holds: Vec<HoldView> = g.holds.iter().map(|(p, h)| HoldView { partition: p.clone(), member: h.member.clone(), remaining_ms: (c.hold_remaining)(p) }).collect();
     let mut partitions: BTreeMap<Partition, OwnerView> = g

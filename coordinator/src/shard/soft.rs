@@ -278,7 +278,7 @@ fn nobody_is_behind(known: &mut BTreeMap<GroupId, MemberId>, id: &GroupId, g: &G
         return false;
     }
     let behind = |m: &Member| m.state != MemberState::Stable || m.epoch != g.target_epoch;
-    if known.get(id).and_then(|m| g.members.get(m)).is_some_and(behind) {
+    if known.get(id).and_then(|m| g.members.get(m)).is_some_and(|m| behind(m)) {
         return false;
     }
     match g.members.iter().find(|(_, m)| behind(m)) {

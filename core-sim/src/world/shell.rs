@@ -95,7 +95,7 @@ impl World {
             (Command::Heartbeat(h), Err(why)) => {
                 let committed = self.replicas.newest().shard.group(&c.group).and_then(|g| g.members.get(&h.member)).filter(|m| m.incarnation == h.incarnation);
                 let (then, now) = (c.member_at, self.membership(call));
-                answers::refused(&c.group, h, why, committed, then.is_some_and(|(join, _)| now.is_some_and(|(j, _)| j == join)), then.map(|(_, e)| e))?;
+                answers::refused(&c.group, h, why, committed.map(|m| &**m), then.is_some_and(|(join, _)| now.is_some_and(|(j, _)| j == join)), then.map(|(_, e)| e))?;
             }
             (Command::Commit(asked), Ok(Response::Committed(results))) => {
                 let current = self.judge.deletions.get(&c.group).copied().unwrap_or_default() == c.deletions;
@@ -202,7 +202,7 @@ impl World {
                         }
                         if let ("fenced", Some(m)) = (h.kind.as_str(), &h.member) {
                             self.fired.hit("rebalance timeout");
-                            timers::fenced_with_cause(&b.group, m, self.replicas.nodes[n].shard.group(&b.group).and_then(|g| g.members.get(m)))?;
+                            timers::fenced_with_cause(&b.group, m, self.replicas.nodes[n].shard.group(&b.group).and_then(|g| g.members.get(m)).map(|m| &**m))?;
                         }
                     }
                     Record::Reconciled(r) if !r.revoked.is_empty() => asked_back.push((b.group.clone(), r.member.clone(), r.revoked.clone())),
