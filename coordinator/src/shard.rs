@@ -256,7 +256,7 @@ impl Shard {
     /// Who waits in a classic group and for what, while this node leads it; for checks.
     pub fn classic_soft(&self, group: &GroupId) -> Option<&crate::classic::Soft> { self.leading.as_ref().and_then(|l| l.classic.get(group)) }
     /// The timers that are due at `at`, in the order in which they fire, while this node leads; for checks.
-    pub fn due(&self, at: Millis) -> Vec<(Millis, Timer)> { self.leading.as_ref().map(|l| l.timers.due(at).cloned().collect()).unwrap_or_default() }
+    pub fn due(&self, at: Millis) -> Vec<(Millis, Timer)> { self.leading.as_ref().map(|l| l.timers.due(at).map(|(at, t)| (at, t.clone())).collect()).unwrap_or_default() }
     /// The whole applied state, for checks.
     pub fn state(&self) -> &State { &self.state }
     /// Id, state, member count and revision of every group, as applied here.

@@ -278,10 +278,10 @@ fn nobody_is_behind(known: &mut BTreeMap<GroupId, MemberId>, id: &GroupId, g: &G
         return false;
     }
     let behind = |m: &Member| m.state != MemberState::Stable || m.epoch != g.target_epoch;
-    if known.get(id).and_then(|m| g.members.get(m)).is_some_and(|m| behind(m)) {
-        return false;
-    }
-    match g.members.iter().find(|(_, m)| behind(m)) {
+    // From there on and around: those before it had arrived when it was found, and mostly still have.
+    let from = known.get(id).cloned().unwrap_or_else(|| MemberId::from(""));
+    match g.members.range(from.clone()..).chain(g.members.range(..from)).find(|(_, m)| behind(m)) {
+        Some((m, _)) if known.get(id) == Some(m) => return false,
         Some((m, _)) => known.insert(id.clone(), m.clone()),
         None => known.remove(id),
     };
