@@ -11,9 +11,11 @@ pub type Epoch = i32;
 macro_rules! name {
     ($(#[$doc:meta])* $t:ident) => {
         $(#[$doc])*
-        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-        #[serde(from = "String", into = "String")]
+        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+        #[serde(from = "String")]
         pub struct $t(pub Arc<str>);
+        // Not by way of a `String`: a snapshot has many names.
+        impl Serialize for $t { fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> { s.serialize_str(&self.0) } }
         impl From<String> for $t { fn from(s: String) -> Self { Self(s.into()) } }
         impl From<&str> for $t { fn from(s: &str) -> Self { Self(s.into()) } }
         impl From<$t> for String { fn from(n: $t) -> String { n.0.to_string() } }

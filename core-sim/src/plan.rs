@@ -19,7 +19,7 @@ pub const LEASE_AGE: Ms = 480;
 pub enum Mix { Http, Consumer, Classic, /** All kinds in one group, with conversions both ways. */ All }
 
 /// The faults of one story. Rates are per million ticks, unless they say otherwise.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Plan {
     pub groups: usize,
     pub members: usize,
@@ -52,7 +52,8 @@ pub struct Plan {
     pub meta_lag_ms: u64,
     pub wait: bool,
     pub aimed: bool,
-    pub mixes: Vec<Mix>,
+    /// Of the first group and of the second.
+    pub mixes: [Mix; 2],
     /// Classic clients are cooperative ones; else eager.
     pub cooperative: bool,
     pub static_pct: u64,
@@ -71,7 +72,7 @@ impl Plan {
         let (slow_pct, topics, subscription, admin_remove, delete_group, config) = (on(50, 60), on(50, 1_500), on(50, 1_500), on(50, 1_500), on(30, 1_500), on(40, 800));
         let (commits, meta_lag_ms) = (on(60, 20_000), on(50, 3_000));
         let (static_pct, regex_pct, admin) = (on(50, 80), on(40, 80), on(50, 6_000));
-        let mixes = (0..2).map(|_| match r.below(100) { 0..45 => Mix::Http, 45..60 => Mix::Consumer, 60..75 => Mix::Classic, _ => Mix::All }).collect();
+        let mixes = [(); 2].map(|()| match r.below(100) { 0..45 => Mix::Http, 45..60 => Mix::Consumer, 60..75 => Mix::Classic, _ => Mix::All });
         Plan {
             groups: r.range(1, 2) as usize, members: r.range(2, 5) as usize, session_ms: *r.pick(&[3_000, 4_000, 6_000, 12_000]).unwrap_or(&6_000), partitions: r.range(2, 6) as i32,
             drift: r.pct(60), loss_pct, delay_ms: *r.pick(&[20, 100, 600, 2_000]).unwrap_or(&100), copies_pct, copies_late_ms: *r.pick(&[500, 5_000, 40_000]).unwrap_or(&500),

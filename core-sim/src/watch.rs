@@ -26,6 +26,8 @@ pub struct Watch {
     classic_generation: BTreeMap<GroupId, i32>,
     /// The generation at which a group was last converted: below and at it, a sync may be answered by either side of the conversion.
     converted: BTreeMap<GroupId, i32>,
+    /// The generation in which static members were last replaced after it had been assigned, and who came.
+    replaced: BTreeMap<GroupId, (i32, Vec<MemberId>)>,
     pub upgrades: u64,
     pub downgrades: u64,
     pub upgraded_in_rebalance: u64,
@@ -86,6 +88,11 @@ impl Watch {
             ClassicRecord::Removed { member, .. } => self.gone(now, g, member),
             ClassicRecord::Replaced { old, new } => {
                 self.gone(now, g, old);
+                if let Some(generation) = self.classic_generation.get(g).filter(|n| self.assigned.contains_key(&(g.clone(), **n))) {
+                    let (of, who) = self.replaced.entry(g.clone()).or_default();
+                    if of != generation { (*of, *who) = (*generation, Vec::new()); }
+                    who.push(new.clone());
+                }
                 for (_, m) in self.assigned.iter_mut().filter(|((x, _), _)| x == g) {
                     if let Some(a) = m.get(old).cloned() {
                         m.insert(new.clone(), a);
@@ -121,6 +128,15 @@ impl Watch {
     pub fn epoch(&mut self, g: &GroupId, epoch: Epoch) {
         let last = self.generation.entry(g.clone()).or_default();
         *last = (*last).max(epoch);
+    }
+    /// Whether the assigning client left a partition out of this generation because a static member was to give it back first, and that member was replaced since. The new process has
+    /// nothing to give back, so it does not call for the generation that would give the partition to somebody, and nobody else sees a reason to: KIP-345 and cooperative assignors
+    /// (KIP-429) do that to each other, whoever coordinates.
+    pub fn withheld(&self, g: &GroupId, generation: i32, p: &Partition) -> bool {
+        let has = |generation: &i32, member: Option<&MemberId>| self.assigned.get(&(g.clone(), *generation)).into_iter().flatten().filter(|(m, _)| member.is_none_or(|x| x == *m))
+            .any(|(_, a)| baton_coordinator::embedded::Assigned::decode(&a.0).is_ok_and(|a| a.partitions.contains(p)));
+        let replaced = self.replaced.get(g).filter(|(of, _)| *of == generation).map_or(&[][..], |(_, who)| who);
+        !has(&generation, None) && replaced.iter().any(|m| (0..generation).any(|earlier| has(&earlier, Some(m))))
     }
     fn gone(&mut self, now: Ms, g: &GroupId, member: &MemberId) { self.gone.insert((g.clone(), member.clone()), now); }
     fn is_gone(&self, g: &GroupId, member: &MemberId, since: Ms) -> bool {

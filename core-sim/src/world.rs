@@ -72,6 +72,9 @@ struct Call {
     standing: Option<clients::Standing>,
 }
 
+/// Who believes what is looked at whenever somebody may have begun to believe something, and this often anyway.
+const LOOK: Ms = 100;
+
 /// The simulated world.
 pub struct World {
     r: Rng,
@@ -111,6 +114,8 @@ pub struct World {
     incarnations: u128,
     /// Seen outside of a step that can say so.
     wrong: Option<Broken>,
+    /// Somebody may have begun to believe something since the last look at who believes what. Beliefs begin with answers and with a client's own step; they end at any time.
+    began: bool,
 }
 
 /// Plays `seed`, with seeded bug `bug` (0: none); `tell` keeps the story.
@@ -139,7 +144,7 @@ impl World {
         let groups = (0..plan.groups).map(|g| GroupId::from(format!("g{g}").as_str())).collect();
         let mut w = World {
             r, plan, now: 0, replicas, processes: Vec::new(), clients: Vec::new(), watch: Watch::default(), topic_names: BTreeMap::new(), topics: Arc::default(), groups, meta: Metadata::default(), queue: BTreeMap::new(), next: 0, calls: Vec::new(), judge: Judge::bounded(crate::replicas::limits().history_max),
-            order: History::default(), looked: Report::default(), stamp: 0, told: Monotone::default(), tools: Rng(seed ^ 0x7001), fired: Fired::default(), story: tell.then(Vec::new), timeline: Timeline::default(), trace: 0, accepted: BTreeMap::new(), proposed: BTreeMap::new(), offsets: BTreeMap::new(), incarnations: 0, wrong: None,
+            order: History::default(), looked: Report::default(), stamp: 0, told: Monotone::default(), tools: Rng(seed ^ 0x7001), fired: Fired::default(), story: tell.then(Vec::new), timeline: Timeline::default(), trace: 0, accepted: BTreeMap::new(), proposed: BTreeMap::new(), offsets: BTreeMap::new(), incarnations: 0, wrong: None, began: true,
         };
         for t in ["a", "b"] {
             let partitions = w.plan.partitions;
@@ -206,16 +211,13 @@ impl World {
             self.wrong.take().map_or(Ok(()), Err)?;
             self.shells()?;
             for i in 0..self.processes.len() {
-                if self.now >= self.processes[i].paused {
+                if self.processes[i].alive() && self.now >= self.processes[i].paused {
                     self.let_send(i, None);
                 }
             }
             self.clients_act();
             self.sinks()?;
-            let beliefs = self.processes.iter().filter(|p| !p.zombie).flat_map(|p| p.beliefs(self.now).map(|(q, t)| (&p.group, q, t, p.name.as_str())));
-            let users = self.clients.iter().filter(|c| self.watch.protects(c)).flat_map(|c| c.owned.keys().map(|q| (&c.group, q, 0, c.name.as_str())));
-            let beliefs = beliefs.chain(users);
-            let verdict = self.judge.believers(self.now, beliefs);
+            let verdict = if std::mem::take(&mut self.began) || self.now.is_multiple_of(LOOK) { self.believers() } else { Ok(()) };
             if self.story.is_some() {
                 let beliefs = self.processes.iter().flat_map(|p| p.beliefs(self.now).map(|(q, t)| (format!("{} {q}", p.group), p.name.clone(), t)));
                 let beliefs = beliefs.chain(self.clients.iter().flat_map(|c| c.owned.keys().map(|q| (format!("{} {q}", c.group), c.name.clone(), 0))));
@@ -239,6 +241,12 @@ impl World {
                 }
             }
         }
+    }
+
+    fn believers(&self) -> Verdict {
+        let beliefs = self.processes.iter().filter(|p| !p.zombie).flat_map(|p| p.beliefs(self.now).map(|(q, t)| (&p.group, q, t, p.name.as_str())));
+        let users = self.clients.iter().filter(|c| !c.owned.is_empty() && self.watch.protects(c)).flat_map(|c| c.owned.keys().map(|q| (&c.group, q, 0, c.name.as_str())));
+        self.judge.believers(self.now, beliefs.chain(users))
     }
 
     /// Everybody who lives is a member, believes what the state says, and the groups are complete.
@@ -368,6 +376,7 @@ impl World {
             return Ok(());
         }
         let Some(i) = c.process else { return Ok(()) };
+        self.began = true;
         let p = &mut self.processes[i];
         if !p.alive() || self.now < p.cut_in {
             return Ok(());

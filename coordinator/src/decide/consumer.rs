@@ -13,7 +13,7 @@ pub fn heartbeat(draft: &mut Draft, group: &GroupId, h: &ConsumerHeartbeat) -> R
     if h.epoch < 0 {
         return leave(draft, group, h);
     }
-    convert::upgrade(draft, group, h.epoch)?;
+    let converted = convert::upgrade(draft, group, h.epoch)?;
     let looked_at = LookedAt::of(draft);
     let Admitted { member: id, before, had, gave_up } = admit(draft, group, h)?;
     let change = take_wish(draft, &id, &before, &wish(&before, h))?;
@@ -22,6 +22,9 @@ pub fn heartbeat(draft: &mut Draft, group: &GroupId, h: &ConsumerHeartbeat) -> R
         refresh_metadata(draft, group, Bump::Done);
     } else {
         refresh_metadata(draft, group, Bump::IfChanged);
+    }
+    if converted {
+        convert::leave_nothing_out(draft);
     }
     follow_session(draft, group, &id);
     retarget(draft);

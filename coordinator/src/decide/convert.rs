@@ -7,16 +7,16 @@ use crate::{
     embedded::{Assigned, Subscription},
 };
 
-/// A heartbeat of a consumer member in a classic group. At a join the group is converted if it can be.
-pub fn upgrade(draft: &mut Draft, group: &GroupId, epoch: Epoch) -> Result<(), GroupError> {
-    let Some(c) = draft.group().and_then(|g| g.classic.as_deref()) else { return Ok(()) };
+/// A heartbeat of a consumer member in a classic group. At a join the group is converted if it can be. True: with members in it.
+pub fn upgrade(draft: &mut Draft, group: &GroupId, epoch: Epoch) -> Result<bool, GroupError> {
+    let Some(c) = draft.group().and_then(|g| g.classic.as_deref()) else { return Ok(false) };
     let refused = |reason: String| Err(GroupError::NotConvertible { group: group.clone(), reason });
     if epoch != 0 {
         return refused("it is a classic group, and this is no join".into());
     }
     if c.members.is_empty() {
         draft.put(Record::Classic(Box::new(ClassicRecord::Closed)));
-        return Ok(());
+        return Ok(false);
     }
     let limits = draft.context.limits;
     if !limits.classic.migration.upgrades() {
@@ -43,7 +43,18 @@ pub fn upgrade(draft: &mut Draft, group: &GroupId, epoch: Epoch) -> Result<(), G
     // What was committed for a topic before it was made again under its name counts for nothing: the group knows the newer one from here on.
     offsets::forget_gone(draft);
     draft.note("converted", format!("a consumer member joins: the group and its {count} classic members go on as a consumer group"), None, Vec::new());
-    Ok(())
+    Ok(true)
+}
+
+/// After a conversion whose join changed nothing else (a static member is back with the wish of its place): the assignment of the classic group is the target then. If that was
+/// from before a topic grew, or had not come yet, partitions are nobody's, and no later change would say so: the facts are those of now.
+pub fn leave_nothing_out(draft: &mut Draft) {
+    let Some(g) = draft.group().filter(|g| g.epoch == g.target_epoch) else { return };
+    let given: BTreeSet<&Partition> = g.target.iter().filter_map(|(id, ps)| g.members.get(id).map(|m| (m, ps))).flat_map(|(m, ps)| ps.iter().filter(|p| g.subscribes(m, &p.topic))).collect();
+    let wanted = g.topics.iter().filter(|(t, _)| g.members.values().any(|m| g.subscribes(m, t)));
+    if wanted.flat_map(|(t, f)| (0..f.partitions).map(|n| Partition::new(t.clone(), n))).any(|p| !given.contains(&p)) {
+        draft.bump("converted", "the last assignment of the classic group leaves partitions to nobody".into(), None);
+    }
 }
 
 /// Its members as the consumer protocol sees them: what they read, and what they were assigned last.

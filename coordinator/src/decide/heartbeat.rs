@@ -9,10 +9,13 @@ const CAPACITY_MAX: u32 = 1_000_000;
 
 pub fn heartbeat(draft: &mut Draft, group: &GroupId, h: &Heartbeat) -> Result<Response, GroupError> {
     validate(draft, group, h)?;
-    convert::upgrade(draft, group, h.epoch)?;
+    let converted = convert::upgrade(draft, group, h.epoch)?;
     let looked_at = LookedAt::of(draft);
     let Entered { released, mut unresolved } = if h.epoch == 0 { join(draft, group, h)? } else { Entered { released: steady(draft, group, h)?, unresolved: false } };
     unresolved |= subscribe(draft, group, h)?;
+    if converted {
+        convert::leave_nothing_out(draft);
+    }
     follow_session(draft, group, h);
     retarget(draft);
     reconcile::reconcile(draft, &h.member, released);

@@ -426,3 +426,32 @@ fn a_new_leader_forgets_offsets_of_topics_that_are_gone() {
     w.pass(2_000);
     assert!(w.group().offsets.is_empty(), "{:?}", w.group().offsets);
 }
+
+/// A static member that comes back by the other protocol with the wish of its place bumps nothing by itself; but the topic grew while the assignor was a client.
+#[test]
+fn a_conversion_by_a_returning_static_member_leaves_no_partition_out() {
+    let everything = |w: &World| w.group().target.values().flatten().cloned().collect::<BTreeSet<_>>();
+    let back = |w: &mut World, m: &str| match hb(m, 0, Some(&[])) {
+        Command::Consumer(h) => w.ask(Command::Consumer(Box::new(ConsumerHeartbeat { instance_id: Some("i".into()), ..*h }))).expect("its place is free"),
+        other => panic!("{other:?}"),
+    };
+    let (mut w, mut a, mut b) = (world(|_| {}), client(1), Client { instance: Some("i".into()), ..client(2) });
+    stable(&mut w, &mut [&mut a, &mut b], &[&[0, 1], &[2, 3]]);
+    w.declare("t", 6);
+    back(&mut w, "m");
+    assert_eq!(everything(&w).len(), 6, "{:?}", w.group().target);
+    // The same when the last generation never got its assignment.
+    let (mut w, mut a, mut b) = (world(|_| {}), client(1), Client { instance: Some("i".into()), ..client(2) });
+    stable(&mut w, &mut [&mut a, &mut b], &[&[0, 1], &[2, 3]]);
+    (a.owned, b.owned) = Default::default();
+    let c = Client { instance: Some("j".into()), ..client(3) };
+    for c in [&c, &a, &b] { w.send(c.join()); }
+    assert_eq!(w.group().state(), GroupState::CompletingRebalance);
+    back(&mut w, "m");
+    assert_eq!(everything(&w).len(), 4, "{:?}", w.group().target);
+    // And when nothing was left out, a conversion changes nothing (KIP-345).
+    let (mut w, mut a, mut b) = (world(|_| {}), client(1), Client { instance: Some("i".into()), ..client(2) });
+    stable(&mut w, &mut [&mut a, &mut b], &[&[0, 1], &[2, 3]]);
+    back(&mut w, "m");
+    assert_eq!((w.group().epoch, assigned(&w, &"m".into())), (1, set(&[("t", 2), ("t", 3)])));
+}

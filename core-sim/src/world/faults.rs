@@ -73,7 +73,7 @@ impl World {
     }
 
     fn node_faults(&mut self) {
-        let (now, plan) = (self.now, self.plan.clone());
+        let (now, plan) = (self.now, self.plan);
         if self.r.ppm(plan.leader) && self.replicas.healthy() {
             let how = self.r.below(3);
             self.fired.hit(["leader crashed", "leader cut off", "leader handed over"][how as usize]);
@@ -109,7 +109,7 @@ impl World {
     }
 
     fn member_faults(&mut self) {
-        let (now, plan) = (self.now, self.plan.clone());
+        let (now, plan) = (self.now, self.plan);
         if let Some(i) = self.victim(plan.member_crash) {
             self.fired.hit("member killed");
             self.kill(i);
@@ -174,7 +174,7 @@ impl World {
     }
 
     fn admin_faults(&mut self) {
-        let plan = self.plan.clone();
+        let plan = self.plan;
         let g = self.groups[self.r.below(self.groups.len() as u64) as usize].clone();
         if self.r.ppm(plan.topics) {
             let name = TopicName::from(*self.r.pick(if plan.regex_pct > 0 { &clients::TOPICS } else { &["a", "b"] }).unwrap_or(&"a"));
