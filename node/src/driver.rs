@@ -199,7 +199,7 @@ impl Driver {
 
     /// A node that has stopped a shard does not lead it: nobody would serve the shard (`safety.md` 27).
     fn stand_back(&mut self) {
-        let (stopped, now) = (self.slot.stopped().is_some() && !seeded::on(48), self.clock.now().mono_ms);
+        let (stopped, now) = (self.slot.stopped().is_some() && !seeded::on(88), self.clock.now().mono_ms);
         match self.stood_back {
             None if !stopped => {}
             Some(_) if !stopped => {
@@ -412,7 +412,7 @@ fn lost() -> GroupError { GroupError::Unavailable { reason: "the node that answe
 /// Waits until everything of this term is applied here. A second gate in one term also waits for every own proposal of the first: an entry of it that
 /// is replayed later could be taken for one of the second.
 async fn gate(group: GroupHandle, slot: Arc<ShardSlot>, proposals: Arc<Proposals>, status: GroupStatus, last_led: Term) -> Result<(), String> {
-    if seeded::on(47) {
+    if seeded::on(87) {
         return Ok(());
     }
     if last_led == status.term {

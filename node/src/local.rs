@@ -58,7 +58,7 @@ impl Inner {
     async fn still_leased(&self, no: u16, term: Term, checked: Millis) -> bool {
         let raft = &self.config.raft;
         let lasts = drift_bounded(raft.election_max_ms).saturating_sub(raft.lease_age_ms);
-        if self.now() <= checked + lasts || baton_coordinator::seeded::on(44) {
+        if self.now() <= checked + lasts || baton_coordinator::seeded::on(84) {
             return true;
         }
         let Some(group) = self.group(no) else { return false };

@@ -63,19 +63,19 @@ pub const BUGS: [SeededBug; 8] = [
     SeededBug { number: 12, what: "entry acknowledged before fsync", caught_by: &["durable", "replicas-agree", "epochs", "panic"] },
     SeededBug { number: 11, what: "vote not synced before the answer", caught_by: &["one-leader"] },
     SeededBug { number: 28, what: "a lapsed leader does not re-arm", caught_by: &["timers"] },
-    SeededBug { number: 41, what: "snapshot named before its data is synced", caught_by: &["live", "durable"] },
-    SeededBug { number: 42, what: "log purged beyond the snapshot", caught_by: &["live", "durable", "replicas-agree", "panic"] },
-    SeededBug { number: 46, what: "a node restarts with the vote before its last", caught_by: &["one-leader", "lease"] },
+    SeededBug { number: 81, what: "snapshot named before its data is synced", caught_by: &["live", "durable"] },
+    SeededBug { number: 82, what: "log purged beyond the snapshot", caught_by: &["live", "durable", "replicas-agree", "panic"] },
+    SeededBug { number: 86, what: "a node restarts with the vote before its last", caught_by: &["one-leader", "lease"] },
 ];
 
 /// Bugs with a switch that no story is known to catch yet: `mutants --bug N` tries.
 pub const OPEN: [SeededBug; 6] = [
     SeededBug { number: 27, what: "the client applies an older answer", caught_by: &["one-believer", "fencing", "live"] },
-    SeededBug { number: 47, what: "a new leader serves before it has applied what was committed before it", caught_by: &["durable", "timers", "epochs"] },
+    SeededBug { number: 87, what: "a new leader serves before it has applied what was committed before it", caught_by: &["durable", "timers", "epochs"] },
     SeededBug { number: 30, what: "the restart guard left out", caught_by: &["lease"] },
-    SeededBug { number: 48, what: "a node leads a shard that it has stopped", caught_by: &["live"] },
-    SeededBug { number: 44, what: "an answer leaves although its lease has ended since", caught_by: &["durable", "one-believer"] },
-    SeededBug { number: 45, what: "the lease counted from the answer's arrival", caught_by: &["one-believer", "fencing"] },
+    SeededBug { number: 88, what: "a node leads a shard that it has stopped", caught_by: &["live"] },
+    SeededBug { number: 84, what: "an answer leaves although its lease has ended since", caught_by: &["durable", "one-believer"] },
+    SeededBug { number: 85, what: "the lease counted from the answer's arrival", caught_by: &["one-believer", "fencing"] },
 ];
 
 /// Plays seeds in `jobs` threads, in any order.
