@@ -4,6 +4,7 @@
 
 use crate::{
     clock::Clock,
+    local::applied_offsets,
     machine::{MetaSlot, ShardSlot},
 };
 use baton_coordinator::{
@@ -255,6 +256,8 @@ impl Driver {
             Some(Outcome::Done(Err(GroupError::Unavailable { reason: "the request was taken up later than its timeout_ms: nothing was done".into() })))
         } else if self.lapsed {
             Some(refuse("the leader of the group's shard cannot reach a majority of its nodes"))
+        } else if self.slot.shard().leading().is_none() && self.group.status().is_leader && let Some(found) = applied_offsets(50, &self.slot, &request) {
+            Some(Outcome::Done(Ok(found)))
         } else if self.slot.shard().leading().is_none() {
             Some(refuse("the group's shard has no leader that is ready here"))
         } else {

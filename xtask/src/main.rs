@@ -49,7 +49,7 @@ fn verify() -> Result<()> {
     layers()?;
     cargo(&["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"])?;
     simulated(&["test", "-p", "baton-raft", "--test", "simulated"])?;
-    simulated(&["test", "-p", "baton-chaos-tests", "--test", "cluster"])?;
+    simulated(&["test", "-p", "baton-chaos-tests", "--lib", "--test", "cluster"])?;
     cargo(&["run", "--quiet", "-p", "baton-model", "--", "--states", "1000000", "--seconds", "400"])?;
     binaries()?;
     // One test process at a time, and the processes' own run by itself: it counts on its machine.
