@@ -3,7 +3,7 @@
 #![cfg(madsim)]
 
 use baton_chaos_tests::{
-    cluster::{self, DRIFT_PPM, Outcome, Plan},
+    cluster::{self, DRIFT_PPM, Outcome, Plan, Report},
     core_sim::plan::Fired,
 };
 use std::collections::{BTreeMap, BTreeSet};
@@ -30,11 +30,12 @@ fn entropy_is_simulated() {
 /// A batch, in two threads. Every 20th story is played again: a run that cannot be repeated proves nothing.
 #[test]
 fn stories_break_nothing() {
-    let (mut fired, mut digests, mut broken) = (Fired::default(), BTreeMap::new(), Vec::new());
+    let (mut fired, mut digests, mut broken, mut order) = (Fired::default(), BTreeMap::new(), Vec::new(), Report::default());
     let seeds = first_seed()..first_seed() + seeds();
     cluster::play_seeds(seeds.clone(), 2, 0, |o| {
         println!("seed {}: digest {:016x}, {} events, {} ms, {:?}", o.seed, o.digest, o.events, o.simulated_ms, o.work);
         fired.add(&o.fired);
+        order += o.order.clone();
         digests.insert(o.seed, (o.digest, o.events));
         if o.broken.is_some() { broken.push(o); }
     });
@@ -44,6 +45,8 @@ fn stories_break_nothing() {
         assert_eq!((again.digest, again.events), *first, "seed {seed} does not repeat");
     }
     for (what, n) in &fired.0 { println!("  {n:>6}  {what}"); }
+    println!("calls that were put in order: {order}");
+    assert!(order.undecided.is_empty() && order.objects > seeds.clone().count(), "{order}");
     let silent: Vec<&str> = cluster::KINDS.into_iter().filter(|k| !fired.0.contains_key(k)).collect();
     assert!(seeds.count() < cluster::BATCH as usize || silent.is_empty(), "a fault that never happens proves nothing: {silent:?}");
 }

@@ -90,9 +90,11 @@ fn sixty_seconds_of_kills() {
     println!("longest time without any acknowledged commit after the leader's kill: {} ms; after all three: {} ms", gap(failover), gap(outage));
     println!("sink: {} writes taken, {} registrations, {} stale refused; answered heartbeats seen {}, commits {}", sink.writes, sink.registered, sink.refused, j.answers, acks.len());
 
+    println!("commits and fetches that were put in order: {}", j.order);
     for v in j.wrong.iter().take(20) { println!("VIOLATION {v}"); }
     for v in sink.wrong.iter().take(20) { println!("VIOLATION {v}"); }
     assert!(j.wrong.is_empty() && sink.wrong.is_empty(), "{} in the records, {} at the sink", j.wrong.len(), sink.wrong.len());
+    assert!(j.order.undecided.is_empty() && j.order.calls > 1_000, "{}", j.order);
     assert!(beliefs.len() > PARTITIONS && j.committed >= PARTITIONS / 2 && count(End::Killed) > 0, "the run did too little to say anything");
     // Its guard may have stopped the write before it left; then there is nothing to refuse. That the sink does refuse is the canary's to show.
     println!("the stopped worker's write was {}", if sink.refused > 0 { "refused by the sink" } else { "never sent" });

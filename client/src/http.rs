@@ -107,23 +107,33 @@ impl Http {
     /// Sends once. An error says nothing about whether the request was carried out.
     async fn send(&self, addr: &str, method: Method, path: &str, body: Option<Vec<u8>>, timeout: Duration) -> Result<Reply, Error> {
         #[cfg(madsim)]
-        match crate::tap::ask(&crate::tap::Sent { addr, method: &method, path, body: body.as_deref() }) {
-            crate::tap::Fate::Carried => {}
-            crate::tap::Fate::Late(by) => {
-                let late = async {
-                    let answer = self.carry(addr, method, path, body, timeout).await;
-                    tokio::time::sleep(by).await;
-                    answer
-                };
-                return tokio::time::timeout(timeout, late).await.unwrap_or_else(|_| Err(Error::Unreachable(format!("{addr}: no answer in {} ms", timeout.as_millis()))));
+        let noted = {
+            use crate::tap::{self, Fate, Sent};
+            let sent = Sent { addr, method: &method, path, body: body.as_deref() };
+            match tap::ask(&sent) {
+                Fate::Carried => tap::asked(&sent),
+                Fate::Late(by) => {
+                    let noted = tap::asked(&sent);
+                    let late = async {
+                        let answer = self.carry(addr, method, path, body, timeout).await;
+                        tokio::time::sleep(by).await;
+                        answer
+                    };
+                    let answer = tokio::time::timeout(timeout, late).await.unwrap_or_else(|_| Err(Error::Unreachable(format!("{addr}: no answer in {} ms", timeout.as_millis()))));
+                    tap::answered(noted, &answer);
+                    return answer;
+                }
+                fate => {
+                    if fate == Fate::Unheard { tokio::spawn(tap::copy(addr.into(), method, path.into(), body)); }
+                    tokio::time::sleep(timeout).await;
+                    return Err(Error::Unreachable(format!("{addr}: no answer in {} ms", timeout.as_millis())));
+                }
             }
-            fate => {
-                if fate == crate::tap::Fate::Unheard { tokio::spawn(crate::tap::copy(addr.into(), method, path.into(), body)); }
-                tokio::time::sleep(timeout).await;
-                return Err(Error::Unreachable(format!("{addr}: no answer in {} ms", timeout.as_millis())));
-            }
-        }
-        self.carry(addr, method, path, body, timeout).await
+        };
+        let answer = self.carry(addr, method, path, body, timeout).await;
+        #[cfg(madsim)]
+        crate::tap::answered(noted, &answer);
+        answer
     }
     pub(crate) async fn carry(&self, addr: &str, method: Method, path: &str, body: Option<Vec<u8>>, timeout: Duration) -> Result<Reply, Error> {
         let work = async {

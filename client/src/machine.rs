@@ -266,7 +266,7 @@ impl Machine {
     }
 
     fn accepted(&mut self, ticket: Ticket, r: HeartbeatResponse, now: Nanos) {
-        let own_deadline = if seeded::on(45) { now } else { ticket.sent_at }.saturating_add(r.lease_ms.saturating_mul(MS));
+        let own_deadline = if seeded::on(85) { now } else { ticket.sent_at }.saturating_add(r.lease_ms.saturating_mul(MS));
         let late = self.config.self_fencing && now >= own_deadline;
         // Without the assignment that its revision names, an answer is not to be trusted in anything.
         if late || (r.assignment_revision > self.seen && r.assignment.is_none()) { return self.again(now, None); }

@@ -141,7 +141,7 @@ impl Member {
     pub fn assignment(&self) -> Vec<Guard> { self.shared.table.guards() }
 
     /// Commits offsets, each under the token of its grant; tried until `limit`. One result for each, in order: taken if its code is None.
-    /// An error says nothing about the outcome unless it is `Refused`.
+    /// An error says nothing about the outcome, nor does a refusal for certain: an earlier try may have been carried out without an answer.
     pub async fn commit(&self, offsets: &[Offset], limit: Duration) -> Result<Vec<CommitResult>, Error> {
         // Every try of one commit has one number: a later commit that overtakes it makes it stale, never the other way round.
         let identity = self.shared.identity(|i| {

@@ -35,7 +35,17 @@ pub enum Record {
     Fenced { at: u64, member: String, why: String },
     /// A commit was acknowledged.
     Acked { at: u64, member: String, partition: String, token: u64, offset: i64 },
+    /// A commit is about to be asked for. `call` is a number that the member gives to one request only; `seq` grows with every commit.
+    Commits { at: u64, member: String, call: u64, partition: String, token: u64, seq: u64, offset: i64 },
+    /// A committed offset is about to be asked for.
+    Fetches { at: u64, member: String, call: u64, partition: String },
+    /// The answer to that. A call without one, or whose outcome nobody knows, has no such line.
+    Told { at: u64, member: String, call: u64, partition: String, told: Told },
 }
+
+/// What a member was told of one partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Told { Taken, Refused, Found(i64), None }
 
 impl fmt::Display for Record {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -46,6 +56,14 @@ impl fmt::Display for Record {
             Record::Use { at, member, partition, token } => write!(f, "use {at} {member} {partition} {token}"),
             Record::Fenced { at, member, why } => write!(f, "fenced {at} {member} {why}"),
             Record::Acked { at, member, partition, token, offset } => write!(f, "acked {at} {member} {partition} {token} {offset}"),
+            Record::Commits { at, member, call, partition, token, seq, offset } => write!(f, "commits {at} {member} {call} {partition} {token} {seq} {offset}"),
+            Record::Fetches { at, member, call, partition } => write!(f, "fetches {at} {member} {call} {partition}"),
+            Record::Told { at, member, call, partition, told } => match told {
+                Told::Taken => write!(f, "told {at} {member} {call} {partition} taken"),
+                Told::Refused => write!(f, "told {at} {member} {call} {partition} refused"),
+                Told::None => write!(f, "told {at} {member} {call} {partition} none"),
+                Told::Found(offset) => write!(f, "told {at} {member} {call} {partition} found {offset}"),
+            },
         }
     }
 }
@@ -64,6 +82,18 @@ impl FromStr for Record {
             "use" => Ok(Record::Use { at, member, partition: text(3)?, token: number(4)? }),
             "fenced" => Ok(Record::Fenced { at, member, why: text(3)? }),
             "acked" => Ok(Record::Acked { at, member, partition: text(3)?, token: number(4)?, offset: number(5)? as i64 }),
+            "commits" => Ok(Record::Commits { at, member, call: number(3)?, partition: text(4)?, token: number(5)?, seq: number(6)?, offset: number(7)? as i64 }),
+            "fetches" => Ok(Record::Fetches { at, member, call: number(3)?, partition: text(4)? }),
+            "told" => {
+                let told = match words.get(5) {
+                    Some(&"taken") => Told::Taken,
+                    Some(&"refused") => Told::Refused,
+                    Some(&"none") => Told::None,
+                    Some(&"found") => Told::Found(number(6)? as i64),
+                    _ => return Err(format!("{line:?} does not say what was told")),
+                };
+                Ok(Record::Told { at, member, call: number(3)?, partition: text(4)?, told })
+            }
             _ => Err(format!("{line:?} is no record")),
         }
     }
@@ -135,7 +165,7 @@ pub fn beliefs(processes: &[Process]) -> (Vec<Belief>, Vec<Violation>) {
                     Some(s) => s.2 = Some(s.2.map_or(*at, |u| u.max(*at))),
                     None => wrong.push(Violation::Unfounded { record: r.clone() }),
                 },
-                Record::Lease { .. } | Record::Fenced { .. } | Record::Acked { .. } => {}
+                Record::Lease { .. } | Record::Fenced { .. } | Record::Acked { .. } | Record::Commits { .. } | Record::Fetches { .. } | Record::Told { .. } => {}
             }
         }
         for ((member, partition, token), (from, stop, used)) in seen {
@@ -221,10 +251,10 @@ mod tests {
 
     #[test]
     fn records_survive_a_round_trip() {
-        for line in ["grant 1 m t:0 7", "stop 1 m t:0 7", "lease 1 m 9", "use 1 m t:0 7", "fenced 1 m Lapsed", "acked 1 m t:0 7 42"] {
+        for line in ["grant 1 m t:0 7", "stop 1 m t:0 7", "lease 1 m 9", "use 1 m t:0 7", "fenced 1 m Lapsed", "acked 1 m t:0 7 42", "commits 1 m 3 t:0 7 4 42", "fetches 1 m 4 t:0", "told 2 m 3 t:0 taken", "told 2 m 3 t:0 refused", "told 2 m 4 t:0 none", "told 2 m 4 t:0 found 42"] {
             assert_eq!(line.parse::<Record>().unwrap().to_string(), line);
         }
-        for bad in ["", "grant", "grant x m t:0 7", "grant 1 m t:0", "nope 1 m"] { assert!(bad.parse::<Record>().is_err(), "{bad}"); }
+        for bad in ["", "grant", "grant x m t:0 7", "grant 1 m t:0", "nope 1 m", "told 1 m 3 t:0 maybe"] { assert!(bad.parse::<Record>().is_err(), "{bad}"); }
     }
 
     #[test]

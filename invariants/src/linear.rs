@@ -12,11 +12,16 @@
 //! either reads it whole or writes it whole. So an open write needs to be tried only right before a call that the state cannot explain; everywhere else it
 //! would be overwritten unseen. That, and a few hundred lines without a dependency, is why this code is our own.
 //!
+//! Two shortcuts keep crowds cheap and lose nothing: a read that fits the state takes effect at once, since it changes nothing; and of equal calls that are
+//! open the one that returns first takes effect first, since they could change places.
+//!
 //! The work is bounded: a history that needs more is `Undecided`, which is counted and printed, and never taken for fine.
 
+pub mod groups;
 pub mod history;
 pub mod monotone;
 pub mod offsets;
+pub mod settings;
 pub mod topics;
 
 pub use history::{History, Report};
@@ -26,7 +31,7 @@ use std::{collections::BTreeSet, fmt::Debug};
 pub trait Model {
     type State: Clone + Ord + Debug;
     /// What was called and, if it is known, what was answered.
-    type Op: Clone + Debug;
+    type Op: Clone + PartialEq + Debug;
     fn start() -> Self::State;
     /// The state after the operation; None: in this state it cannot have happened.
     fn step(state: &Self::State, op: &Self::Op) -> Option<Self::State>;
@@ -119,8 +124,20 @@ impl<M: Model> Search<'_, M> {
                 continue;
             }
             if !seen.insert(c.clone()) { continue; }
-            let candidates: Vec<u32> = self.open.iter().copied().filter(|k| c.done.binary_search(k).is_err()).collect();
-            for k in candidates { self.take(&c, k, &mut todo)?; }
+            let open: Vec<u32> = self.open.iter().copied().filter(|k| c.done.binary_search(k).is_err()).collect();
+            let calls = self.calls;
+            let op = |k: u32| &calls[k as usize].op;
+            let fit: Vec<u32> = open.iter().copied().filter(|k| M::reads(op(*k)) && M::step(&c.state, op(*k)).is_some()).collect();
+            if !fit.is_empty() {
+                let mut done = [c.done, fit].concat();
+                done.sort_unstable();
+                todo.push(Config { done, ..c });
+                continue;
+            }
+            let end = |k: u32| if let End::Returned(at) = calls[k as usize].end { (at, k) } else { (u64::MAX, k) };
+            // The call that returns now is the first of its kind to return, whatever the numbers say.
+            let waits = |k: u32| k != n && open.iter().any(|o| *o != k && op(*o) == op(k) && (*o == n || end(*o) < end(k)));
+            for k in open.iter().copied().filter(|k| !waits(*k)) { self.take(&c, k, &mut todo)?; }
         }
         Some(after)
     }

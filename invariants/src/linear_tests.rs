@@ -1,6 +1,6 @@
 //! Histories whose verdict is known, and small random ones against brute force.
 
-use super::{*, offsets::{Offsets, Op, Value}, topics::Topics};
+use super::{*, offsets::{Offsets, Op, Value}, groups::{self, Groups}, settings::{self, Settings}, topics::Topics};
 
 fn v(n: i64) -> Value { Value::of(n) }
 fn call<O>(op: O, invoked: u64, returned: u64) -> Call<O> { Call { op, invoked, end: End::Returned(returned) } }
@@ -201,4 +201,31 @@ fn hundreds_of_calls_take_few_steps() {
         wrong[at].op = fetch(1);
         assert!(matches!(check::<Offsets>(&wrong, 100_000), Checked::Not { call, .. } if call == at));
     }
+}
+
+#[test]
+fn a_group_that_is_deleted_is_gone_until_somebody_makes_it_again() {
+    use groups::Op::*;
+    let check = |calls: &[Call<groups::Op>]| check::<Groups>(calls, STEPS);
+    let (yes, no) = (Look { found: true }, Look { found: false });
+    assert_eq!(check(&[call(no.clone(), 0, 1), call(Make, 2, 3), call(yes.clone(), 4, 5), call(Delete, 6, 7), call(no.clone(), 8, 9)]), Checked::Linearizable);
+    assert!(matches!(check(&[call(Make, 0, 1), call(Delete, 2, 3), call(yes.clone(), 4, 5)]), Checked::Not { call: 2, .. }));
+    assert!(matches!(check(&[call(Make, 0, 1), call(no.clone(), 2, 3)]), Checked::Not { call: 1, .. }));
+    assert!(matches!(check(&[call(Delete, 0, 1)]), Checked::Not { call: 0, .. }));
+    // A join without an answer may have made it again, and a deletion without one may have ended it.
+    assert_eq!(check(&[call(Make, 0, 1), open(Make, 1), call(Delete, 2, 3), call(yes.clone(), 4, 5)]), Checked::Linearizable);
+    assert_eq!(check(&[call(Make, 0, 1), open(Delete, 1), call(no, 4, 5)]), Checked::Linearizable);
+    // A crowd that joins at once is cheap.
+    let crowd: Vec<Call<groups::Op>> = (0..40).map(|n| call(Make, 0, 100 + n)).chain((0..40).map(|n| call(yes.clone(), 50, 100 + n))).collect();
+    assert_eq!(super::check::<Groups>(&crowd, 10_000), Checked::Linearizable);
+}
+
+#[test]
+fn a_setting_is_what_was_written_last() {
+    use settings::Op::*;
+    let check = |calls: &[Call<settings::Op>]| check::<Settings>(calls, STEPS);
+    assert_eq!(check(&[call(Get { found: 45 }, 0, 1), call(Set(6), 2, 3), call(Get { found: 6 }, 4, 5)]), Checked::Linearizable);
+    assert!(matches!(check(&[call(Set(6), 0, 1), call(Set(4), 2, 3), call(Get { found: 6 }, 4, 5)]), Checked::Not { call: 2, .. }));
+    assert_eq!(check(&[call(Set(6), 0, 1), open(Set(4), 2), call(Get { found: 6 }, 4, 5), call(Get { found: 4 }, 6, 7)]), Checked::Linearizable);
+    assert!(matches!(check(&[call(Set(6), 0, 1), open(Set(4), 2), call(Get { found: 4 }, 4, 5), call(Get { found: 6 }, 6, 7)]), Checked::Not { call: 3, .. }));
 }

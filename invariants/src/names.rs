@@ -39,7 +39,7 @@ pub const ALL: [Invariant; 17] = [
     i("I10", "replicas-agree", &[Core, Cluster], "Same applied index, same state digest; snapshot and log tail equal full replay."),
     i("I11", "bounded", &[Core], "Members, groups, subscriptions, bodies and history have limits with clear errors."),
     i("I12", "one-generation", &[Core], "A generation of a classic group has one list of members and one assignment; a group with holds is never a classic one."),
-    i("I13", "linearizable", &[Core], "Commits, fetches and admin calls of a group have one order that fits every answer and the times at which calls were made and answered."),
+    i("I13", "linearizable", &[Core, Cluster, Processes], "Commits, fetches and admin calls of a group have one order that fits every answer and the times at which calls were made and answered."),
     i("I14", "one-leader", &[Cluster], "In one term at most one node leads a shard."),
     i("I15", "lease", &[Cluster], "Once a later term of a shard has a leader, no node is given the lease of an earlier term."),
     i("I16", "replay", &[Core, Cluster], "No batch that breaks an invariant is decided, and replay undoes none: no group is ever quarantined."),

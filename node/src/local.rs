@@ -4,14 +4,16 @@
 use crate::{
     driver::{Decided, Mail, Outcome},
     forward::CallError,
-    machine::{decode_meta_reply, encode_meta, lock},
+    machine::{ShardSlot, decode_meta_reply, encode_meta, lock},
     node::{Inner, META},
 };
 use baton_coordinator::{
-    command::{Command, GroupError, Request, Response},
-    ids::{Millis, Term},
+    command::{Command, GroupError, OffsetView, Request, Response},
+    ids::{Millis, Partition, Term},
     metadata::{MetaCommand, MetaError},
+    seeded,
     shard::shard_of,
+    state::CommittedOffset,
 };
 use baton_raft::NodeId;
 use std::time::Duration;
@@ -58,13 +60,12 @@ impl Inner {
     async fn still_leased(&self, no: u16, term: Term, checked: Millis) -> bool {
         let raft = &self.config.raft;
         let lasts = drift_bounded(raft.election_max_ms).saturating_sub(raft.lease_age_ms);
-        if self.now() <= checked + lasts || baton_coordinator::seeded::on(44) {
+        if self.now() <= checked + lasts || seeded::on(84) {
             return true;
         }
         let Some(group) = self.group(no) else { return false };
         matches!(tokio::time::timeout(Duration::from_secs(1), group.lease()).await, Ok(Ok(t)) if t == term)
     }
-
 
     /// Proposes a meta command as the leader. A result, refusals too, is a committed one.
     pub async fn propose_meta(&self, command: &MetaCommand) -> Result<Result<u64, MetaError>, CallError> {
@@ -99,6 +100,16 @@ impl Inner {
         }
         if to == self.config.node { Ok(()) } else { group.transfer(to).await }
     }
+}
+
+/// Seeded bugs 8 and 50: committed offsets as they are applied here, whoever leads. None for every other request, and without the bug.
+pub fn applied_offsets(bug: u8, slot: &ShardSlot, request: &Request) -> Option<Response> {
+    let Command::FetchOffsets { topic: Some(topic), partition: Some(number) } = &request.command else { return None };
+    if !seeded::on(bug) { return None; }
+    let (shard, place) = (slot.shard(), Partition::new(topic.clone(), *number));
+    let found = shard.group(&request.group).and_then(|g| g.offsets.get(&place));
+    let view = |o: &CommittedOffset| OffsetView { partition: place.clone(), offset: o.offset, metadata: o.metadata.clone(), leader_epoch: o.leader_epoch, committed_at_ms: o.committed_at_ms };
+    Some(Response::Offsets(found.map(view).into_iter().collect()))
 }
 
 /// What is left of a promised time when the leader's clock is slow and the voters' clocks are fast by the bound of 5 % (`safety.md` 10).

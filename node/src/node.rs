@@ -6,6 +6,7 @@ use crate::{
     driver::{Driver, MAILBOX, Mail, Outcome},
     forward::{self, Answer, Call, CallError, Hello, Phase},
     identity::Known,
+    local::applied_offsets,
     machine::{MetaMachine, MetaSlot, ShardMachine, ShardSlot, lock},
     metrics,
     view::*,
@@ -169,7 +170,13 @@ impl Node {
             let left = end.saturating_sub(now);
             request.budget_ms = Some(budget.map_or(left, |b| b.saturating_sub(now - start).min(left)));
             let wait = Duration::from_millis(left);
-            let outcome = match inner.leader(shard + 1) {
+            let leader = inner.leader(shard + 1);
+            if leader != Some(inner.config.node)
+                && let Some(found) = inner.shards.get(usize::from(shard)).and_then(|s| applied_offsets(8, s, &request))
+            {
+                return Ok(found);
+            }
+            let outcome = match leader {
                 _ if left == 0 => Outcome::NotTaken("the time for the request is over".into()),
                 Some(n) if n == inner.config.node => inner.local(request.clone(), wait).await,
                 Some(n) => match forward::call(inner, n, &Call::Request(Box::new(request.clone())), wait).await {

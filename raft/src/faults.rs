@@ -87,6 +87,8 @@ pub fn now_ns() -> u64 {
 }
 /// Nanoseconds of a clock without drift.
 pub fn true_now_ns() -> u64 { (BEGIN_NS + true_ns()) as u64 }
+/// Milliseconds since the beginning, of nanoseconds of the clock without drift.
+pub fn true_ms(ns: u64) -> u64 { (i128::from(ns) - BEGIN_NS).max(0) as u64 / 1_000_000 }
 /// When a host's clock shows, or showed since its drift was set, so many nanoseconds: on the clock without drift. A clock that stands still never does.
 pub fn to_true_ns(at: NodeId, local_ns: u64) -> u64 {
     let h = host(at);

@@ -82,7 +82,7 @@ impl GroupStore {
         }
         let slot = |slot: u8| stored.meta.get(&slot);
         cache.vote = slot(SLOT_VOTE).map(|b| decode(b)).transpose()?;
-        if let Some(vote) = cache.vote.as_mut().filter(|v| !v.committed && baton_storage::seeded::on(46)) {
+        if let Some(vote) = cache.vote.as_mut().filter(|v| !v.committed && baton_storage::seeded::on(86)) {
             vote.leader_id.term -= 1;
         }
         cache.committed = slot(SLOT_COMMITTED).map(|b| decode(b)).transpose()?;
@@ -280,7 +280,7 @@ impl RaftLogStorage<TypeConfig> for GroupStore {
         crate::failpoint!("log about to be purged", self.group);
         let mut cache = self.lock();
         let upto = match cache.entries.range(upto.index..).nth(5) {
-            Some((_, entry)) if baton_storage::seeded::on(42) => entry.log_id,
+            Some((_, entry)) if baton_storage::seeded::on(82) => entry.log_id,
             _ => upto,
         };
         cache.entries = cache.entries.split_off(&(upto.index + 1));

@@ -51,7 +51,7 @@ impl<D: Disk + Sync> SnapshotFile for SnapshotDir<D> {
         bytes.extend_from_slice(&(body.len() as u64).to_le_bytes());
         bytes.extend_from_slice(&body);
         let temporary = format!("{}.tmp", self.name());
-        let written = self.disk.create(&temporary).and_then(|file| file.write_at(0, &bytes).and_then(|()| if baton_storage::seeded::on(41) { Ok(()) } else { file.sync_data() }));
+        let written = self.disk.create(&temporary).and_then(|file| file.write_at(0, &bytes).and_then(|()| if baton_storage::seeded::on(81) { Ok(()) } else { file.sync_data() }));
         if let Err(e) = written {
             // On a full disk the part that was written is in the way of others. The error that counts is the first.
             let _ = self.disk.remove(&temporary);

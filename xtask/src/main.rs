@@ -49,7 +49,7 @@ fn verify() -> Result<()> {
     layers()?;
     cargo(&["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"])?;
     simulated(&["test", "-p", "baton-raft", "--test", "simulated"])?;
-    simulated(&["test", "-p", "baton-chaos-tests", "--test", "cluster"])?;
+    simulated(&["test", "-p", "baton-chaos-tests", "--lib", "--test", "cluster"])?;
     core_stories()?;
     cargo(&["run", "--quiet", "-p", "baton-model", "--", "--states", "1000000", "--seconds", "400"])?;
     binaries()?;

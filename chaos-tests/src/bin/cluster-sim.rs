@@ -22,7 +22,7 @@ fn main() -> std::process::ExitCode {
 mod cli {
     use anyhow::{Context, Result, bail};
     use baton_chaos_tests::{
-        cluster::{BATCH, BUGS, KINDS, OPEN, Outcome, Plan, cpu_seconds, play_plan, play_seeds, run, soak},
+        cluster::{BATCH, BUGS, KINDS, OPEN, Outcome, Plan, Report, cpu_seconds, play_plan, play_seeds, run, soak},
         core_sim::{plan::Fired, timeline::About},
     };
     use std::time::Instant;
@@ -64,10 +64,11 @@ mod cli {
 
     fn stories(a: u64, b: u64, jobs: usize, bug: u8, html: Option<String>) -> Result<()> {
         let (mut fired, mut failed, mut simulated, begin) = (Fired::default(), Vec::new(), 0, Instant::now());
-        let mut drawn = Ok(());
+        let (mut drawn, mut order) = (Ok(()), Report::default());
         play_seeds(a..b, jobs, bug, |o| {
             fired.add(&o.fired);
             simulated += o.simulated_ms;
+            order += o.order.clone();
             if let Some(text) = told(&o, bug) {
                 println!("{text}");
                 if failed.is_empty() { drawn = picture(&o, bug, html.as_ref()); }
@@ -81,6 +82,7 @@ mod cli {
         if !silent.is_empty() { println!("did not happen: {}", silent.join(", ")); }
         let cpu = cpu_seconds();
         println!("{} simulated s in {:.1} s; {cpu:.1} s of CPU time, {:.0} simulated s for each", simulated / 1_000, begin.elapsed().as_secs_f64(), simulated as f64 / 1_000.0 / cpu.max(0.001));
+        println!("calls that were put in order: {order}");
         if !failed.is_empty() { bail!("{} of {} stories broke an invariant: {failed:?}", failed.len(), b - a) }
         if !silent.is_empty() && b - a >= BATCH && bug == 0 { bail!("a fault that never happens proves nothing: {silent:?}") }
         println!("{} stories, none broke an invariant", b - a);
@@ -102,7 +104,7 @@ mod cli {
         let o = run(seed, bug);
         println!("seed {seed}: {:#?}", o.plan);
         for line in &o.story { println!("{line}"); }
-        println!("digest {:016x}, {} events, {:?}", o.digest, o.events, o.work);
+        println!("digest {:016x}, {} events, {:?}; in order: {}", o.digest, o.events, o.work, o.order);
         picture(&o, bug, html.as_ref())?;
         let Some(text) = told(&o, bug) else {
             println!("no invariant was broken");

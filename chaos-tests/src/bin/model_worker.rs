@@ -4,7 +4,7 @@
 
 use anyhow::{Result, bail};
 use baton_chaos_tests::processes::{http::{boottime_ns, call}, worker::{Log, Options, asked_to_leave, leave_on_term}};
-use baton_invariants::belief::Record;
+use baton_invariants::belief::{Record, Told};
 use serde_json::{Value, json};
 use std::{
     collections::BTreeMap,
@@ -26,6 +26,9 @@ fn main() -> Result<()> {
     Ok(())
 }
 
+/// One look at one node.
+fn call_once(server: &str, path: &str) -> std::io::Result<(u16, String, String)> { call(server, "GET", path, "", PATIENCE) }
+
 struct Held { token: u64, registered: bool, written: i64, acked: i64 }
 
 struct Member {
@@ -44,6 +47,8 @@ struct Member {
     /// On the clock of `boottime_ns`; 0: no lease.
     deadline: u64,
     commit_seq: u64,
+    /// Commits and fetches of all its lives.
+    calls: u64,
     held: BTreeMap<i64, Held>,
 }
 
@@ -53,7 +58,7 @@ impl Member {
         stream.set_nodelay(true)?;
         let mut m = Member {
             label: format!("{}-{i}", o.name), id: String::new(), incarnation: String::new(), lives: 0, log, sink: BufReader::new(stream), server: i % o.servers.len().max(1), epoch: 0,
-            revision: 0, deadline: 0, commit_seq: 0, held: BTreeMap::new(), o,
+            revision: 0, deadline: 0, commit_seq: 0, calls: 0, held: BTreeMap::new(), o,
         };
         m.new_life()?;
         Ok(m)
@@ -75,7 +80,7 @@ impl Member {
         while !asked_to_leave() {
             if Instant::now() >= work_at { self.work()?; work_at = Instant::now() + self.o.turn; }
             if Instant::now() >= beat_at { beat_at = Instant::now() + self.beat()?; }
-            if Instant::now() >= commit_at { self.commit(); commit_at = Instant::now() + self.o.commit_every; }
+            if Instant::now() >= commit_at { self.commit(); self.fetch(); commit_at = Instant::now() + self.o.commit_every; }
             std::thread::sleep(work_at.min(beat_at).min(commit_at).saturating_duration_since(Instant::now()).min(Duration::from_millis(50)));
         }
         self.stop(|_| true);
@@ -200,15 +205,38 @@ impl Member {
         let offsets: Vec<(i64, u64, i64)> = self.held.iter().filter(|(_, h)| h.written > h.acked).map(|(n, h)| (*n, h.token, h.written)).collect();
         if offsets.is_empty() { return; }
         self.commit_seq += 1;
+        self.calls += 1;
+        let call = self.calls;
+        for (n, token, offset) in &offsets {
+            let (at, member, partition) = self.record(*n);
+            self.log.put(Record::Commits { at, member, call, partition, token: *token, seq: call, offset: *offset });
+        }
         let body = json!({"member_id": self.id, "incarnation": self.incarnation, "commit_seq": self.commit_seq, "timeout_ms": PATIENCE.as_millis() as u64,
             "offsets": offsets.iter().map(|(n, token, offset)| json!({"topic": self.o.topic, "partition": n, "token": token, "offset": offset})).collect::<Vec<_>>()});
         let Some((200, answer)) = self.call("PUT", &format!("/v1/groups/{}/offsets", self.o.group), &body.to_string()) else { return };
         for ((n, token, offset), result) in offsets.into_iter().zip(answer["results"].as_array().into_iter().flatten()) {
-            if !result["code"].is_null() { continue; }
             let (at, member, partition) = self.record(n);
+            let told = if result["code"].is_null() { Told::Taken } else { Told::Refused };
+            self.log.put(Record::Told { at, member: member.clone(), call, partition: partition.clone(), told });
+            if told == Told::Refused { continue; }
             self.log.put(Record::Acked { at, member, partition, token, offset });
             if let Some(h) = self.held.get_mut(&n) { h.acked = offset; }
         }
+    }
+
+    /// Asks for a position, of any node: one that does not lead must not answer with less.
+    fn fetch(&mut self) {
+        self.calls += 1;
+        let call = self.calls;
+        let Some(n) = self.held.keys().nth(call as usize / 2 % self.held.len().max(1)).copied() else { return };
+        let (at, member, partition) = self.record(n);
+        self.log.put(Record::Fetches { at, member: member.clone(), call, partition: partition.clone() });
+        let server = &self.o.servers[call as usize % self.o.servers.len()];
+        let path = format!("/v1/groups/{}/offsets?topic={}&partition={n}", self.o.group, self.o.topic);
+        let Ok((200, _, body)) = call_once(server, &path) else { return };
+        let Ok(answer) = serde_json::from_str::<Value>(&body) else { return };
+        let told = answer["offsets"][0]["offset"].as_i64().map_or(Told::None, Told::Found);
+        self.log.put(Record::Told { at: boottime_ns(), member, call, partition, told });
     }
 
     fn leave(&mut self) -> bool {

@@ -50,6 +50,9 @@ struct Episode {
     beliefs: u64,
     acknowledged: u64,
     writes: u64,
+    /// Commits and fetches that were put in order.
+    #[serde(default)]
+    ordered: u64,
     /// Members that lost something without being asked first.
     fenced: Vec<String>,
     violations: Vec<String>,
@@ -262,6 +265,8 @@ fn judge(e: &mut Episode, w: &World, leader_kills: &[u64], other_kills: &[u64], 
     let sink = w.sink();
     e.violations.extend(j.wrong.iter().map(ToString::to_string).chain(sink.wrong.iter().cloned()));
     e.fenced.extend(j.fenced);
+    e.ordered = j.order.calls as u64;
+    e.violations.extend(j.order.undecided.iter().map(|o| format!("not decided whether it has an order: {o}")));
     let acks = j.acks;
     // The window of a kill is 4 s, less if the next fault comes before.
     let within = |at: &u64| {

@@ -4,7 +4,7 @@
 
 use anyhow::{Context, Result};
 use baton_chaos_tests::processes::worker::{Log, Options, asked_to_leave, leave_on_term};
-use baton_invariants::belief::Record;
+use baton_invariants::belief::{Record, Told};
 use baton_client::{Event, Guard, Listener, Member, Reason, clock};
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use tokio::{
@@ -16,6 +16,8 @@ use tokio::{
 
 /// Given to one commit, over all nodes.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// So many commits of a member for one fetch.
+const FETCH_EVERY: u64 = 3;
 
 /// Writes down what the library says of its beliefs, under the name that is the same over all lives of the member.
 fn note(log: &Log, member: &str, event: &Event) {
@@ -75,7 +77,7 @@ async fn run(o: Options, i: usize, log: Log) -> Result<()> {
         .spawn()
         .await?;
     let mut work: BTreeMap<i32, Work> = BTreeMap::new();
-    let mut commit_at = Instant::now() + o.commit_every;
+    let (mut commit_at, mut calls) = (Instant::now() + o.commit_every, 0);
     while !asked_to_leave() {
         let next = Instant::now() + o.turn;
         for guard in member.assignment() {
@@ -86,7 +88,12 @@ async fn run(o: Options, i: usize, log: Log) -> Result<()> {
             write(&sink, &log, &label, &guard, w).await?;
         }
         if Instant::now() >= commit_at {
-            commit(&member, &log, &label, &mut work).await;
+            calls += 1;
+            commit(&member, &log, &label, &mut work, calls).await;
+            if calls % FETCH_EVERY == 0 {
+                calls += 1;
+                fetch(&member, &log, &label, calls).await;
+            }
             commit_at = Instant::now() + o.commit_every;
         }
         sleep(next.saturating_duration_since(Instant::now())).await;
@@ -113,7 +120,8 @@ async fn write(sink: &Mutex<Sink>, log: &Log, label: &str, guard: &Guard, w: &mu
     Ok(())
 }
 
-async fn commit(member: &Member, log: &Log, label: &str, work: &mut BTreeMap<i32, Work>) {
+/// Commits what was written since. Of a refusal nothing is written down: the library may have sent it before, to a node that did not answer.
+async fn commit(member: &Member, log: &Log, label: &str, work: &mut BTreeMap<i32, Work>, call: u64) {
     let mut offsets = Vec::new();
     for guard in member.assignment() {
         if let Some(w) = work.get(&guard.partition().partition)
@@ -123,15 +131,31 @@ async fn commit(member: &Member, log: &Log, label: &str, work: &mut BTreeMap<i32
         }
     }
     if offsets.is_empty() { return; }
+    let at = clock::now();
+    for o in &offsets { log.put(Record::Commits { at, member: label.into(), call, partition: o.partition.to_string(), token: o.token, seq: call, offset: o.offset }); }
     let results = match member.commit(&offsets, PATIENCE).await {
         Ok(results) => results,
         Err(e) => return eprintln!("{label}: commit: {e}"),
     };
     for (o, _) in offsets.into_iter().zip(results).filter(|(_, r)| r.code.is_none()) {
-        log.put(Record::Acked { at: clock::now(), member: label.into(), partition: o.partition.to_string(), token: o.token, offset: o.offset });
+        let at = clock::now();
+        log.put(Record::Told { at, member: label.into(), call, partition: o.partition.to_string(), told: Told::Taken });
+        log.put(Record::Acked { at, member: label.into(), partition: o.partition.to_string(), token: o.token, offset: o.offset });
         if let Some(w) = work.get_mut(&o.partition.partition).filter(|w| w.token == o.token) {
             w.acked = o.offset;
         }
+    }
+}
+
+/// Asks for one of the member's positions.
+async fn fetch(member: &Member, log: &Log, label: &str, call: u64) {
+    let guards = member.assignment();
+    let Some(guard) = guards.get(call as usize / 4 % guards.len().max(1)) else { return };
+    let p = guard.partition();
+    log.put(Record::Fetches { at: clock::now(), member: label.into(), call, partition: p.to_string() });
+    match member.fetch(Some(&p.topic), Some(p.partition), PATIENCE).await {
+        Ok(found) => log.put(Record::Told { at: clock::now(), member: label.into(), call, partition: p.to_string(), told: found.first().map_or(Told::None, |o| Told::Found(o.offset)) }),
+        Err(e) => eprintln!("{label}: fetch: {e}"),
     }
 }
 

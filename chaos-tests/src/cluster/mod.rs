@@ -2,7 +2,7 @@
 //! disk. One seed is one story. Only under `--cfg madsim`.
 //!
 //! `plan` draws sizes and a schedule of `act`s (faults and workload), `play` plays it with `acts`, `disks` and `users`, `world` holds the nodes and
-//! what is seen of them, `members` runs worker processes, `judge` and `timers` look at applied state, beliefs, the sink and answers. After the last act
+//! what is seen of them, `members` runs worker processes, `order` writes down what goes over the wire, `judge` and `timers` look at applied state, beliefs, the sink and answers. After the last act
 //! everything heals, and the groups must come to rest complete. What befalls a host below the code that runs there is in `baton_raft::faults`.
 
 mod act;
@@ -10,6 +10,7 @@ mod acts;
 mod disks;
 mod judge;
 mod members;
+mod order;
 mod plan;
 mod play;
 pub mod soak;
@@ -18,7 +19,7 @@ mod users;
 mod world;
 
 pub use act::{Act, BATCH, KINDS};
-pub use baton_invariants::Broken;
+pub use baton_invariants::{Broken, linear::Report};
 pub use plan::{DRIFT_PPM, Plan};
 
 use baton_core_sim::{plan::Fired, timeline::Timeline};
@@ -46,6 +47,8 @@ pub struct Outcome {
     pub reached: u64,
     pub simulated_ms: u64,
     pub work: Work,
+    /// What the judge of order looked at.
+    pub order: Report,
     /// Who believed what when, with the acts beside it.
     pub timeline: Timeline,
 }
@@ -57,25 +60,28 @@ pub struct Work { pub grants: u64, pub uses: u64, pub commits: u64, pub fetches:
 /// A seeded bug of the shell around the core: its number in `docs/evidence.md`, and the invariants named in advance that may catch it.
 pub struct SeededBug { pub number: u8, pub what: &'static str, pub caught_by: &'static [&'static str] }
 /// The bugs that the stories of a cluster must find.
-pub const BUGS: [SeededBug; 8] = [
+pub const BUGS: [SeededBug; 11] = [
     SeededBug { number: 2, what: "assign before the revocation is confirmed (the canary)", caught_by: &["one-owner", "one-believer"] },
     SeededBug { number: 7, what: "leader answers after losing its lease", caught_by: &["one-believer", "fencing", "durable", "timers"] },
+    SeededBug { number: 8, what: "committed offset read from a follower", caught_by: &["linearizable"] },
+    SeededBug { number: 50, what: "a new leader answers a fetch before it has applied everything", caught_by: &["linearizable"] },
+    SeededBug { number: 51, what: "a commit acknowledged when it is proposed", caught_by: &["linearizable"] },
     SeededBug { number: 12, what: "entry acknowledged before fsync", caught_by: &["durable", "replicas-agree", "epochs", "panic"] },
     SeededBug { number: 11, what: "vote not synced before the answer", caught_by: &["one-leader"] },
     SeededBug { number: 28, what: "a lapsed leader does not re-arm", caught_by: &["timers"] },
-    SeededBug { number: 41, what: "snapshot named before its data is synced", caught_by: &["live", "durable"] },
-    SeededBug { number: 42, what: "log purged beyond the snapshot", caught_by: &["live", "durable", "replicas-agree", "panic"] },
-    SeededBug { number: 46, what: "a node restarts with the vote before its last", caught_by: &["one-leader", "lease"] },
+    SeededBug { number: 81, what: "snapshot named before its data is synced", caught_by: &["live", "durable"] },
+    SeededBug { number: 82, what: "log purged beyond the snapshot", caught_by: &["live", "durable", "replicas-agree", "panic"] },
+    SeededBug { number: 86, what: "a node restarts with the vote before its last", caught_by: &["one-leader", "lease"] },
 ];
 
 /// Bugs with a switch that no story is known to catch yet: `mutants --bug N` tries.
 pub const OPEN: [SeededBug; 6] = [
     SeededBug { number: 27, what: "the client applies an older answer", caught_by: &["one-believer", "fencing", "live"] },
-    SeededBug { number: 47, what: "a new leader serves before it has applied what was committed before it", caught_by: &["durable", "timers", "epochs"] },
+    SeededBug { number: 87, what: "a new leader serves before it has applied what was committed before it", caught_by: &["durable", "timers", "epochs"] },
     SeededBug { number: 30, what: "the restart guard left out", caught_by: &["lease"] },
-    SeededBug { number: 48, what: "a node leads a shard that it has stopped", caught_by: &["live"] },
-    SeededBug { number: 44, what: "an answer leaves although its lease has ended since", caught_by: &["durable", "one-believer"] },
-    SeededBug { number: 45, what: "the lease counted from the answer's arrival", caught_by: &["one-believer", "fencing"] },
+    SeededBug { number: 88, what: "a node leads a shard that it has stopped", caught_by: &["live"] },
+    SeededBug { number: 84, what: "an answer leaves although its lease has ended since", caught_by: &["durable", "one-believer"] },
+    SeededBug { number: 85, what: "the lease counted from the answer's arrival", caught_by: &["one-believer", "fencing"] },
 ];
 
 /// Plays seeds in `jobs` threads, in any order.
@@ -132,7 +138,7 @@ pub fn play_plan(seed: u64, plan: Plan, bug: u8) -> Outcome {
     timeline.broken = seen.broken.as_ref().map(|(at, b)| (*at, format!("{}: {}", b.invariant, b.what)));
     Outcome {
         seed, plan, timeline, broken: seen.broken.take(), fired: std::mem::take(&mut seen.fired), digest: seen.digest, events: seen.events, story: std::mem::take(&mut seen.story),
-        reached: ended.unwrap_or(0), simulated_ms: seen.now_ms, work: seen.work,
+        reached: ended.unwrap_or(0), simulated_ms: seen.now_ms, work: seen.work, order: std::mem::take(&mut seen.ordered),
     }
 }
 

@@ -3,11 +3,13 @@
 use super::{
     acts, disks, judge,
     members::{self, State, group, topic as group_topic},
+    order::Clerk,
     plan::{Ms, Plan},
+    timers::Gone,
     users::{self, Topics, declare, session},
     world::{NODES, Seen, World, http},
 };
-use baton_client::Admin;
+use baton_client::{Admin, tap};
 use baton_coordinator::{ids::{GroupId, MemberId, TopicName}, shard::shard_of};
 use baton_core_sim::timeline::Span;
 use baton_invariants::{Verdict, belief, broken};
@@ -28,6 +30,7 @@ pub async fn story(plan: Plan, seen: Arc<Mutex<Seen>>) {
     let weak = Arc::downgrade(&world);
     faults::on_trap(move |host, point| if let Some(w) = weak.upgrade() && let Some(node) = w.node_at(host) { acts::at_trap(&w, node, point) });
     users::tamper(&world);
+    tap::set_notes(Clerk(Arc::downgrade(&world)));
     madsim::task::spawn(watch(world.clone()));
     for _ in 0..world.plan.readers { madsim::task::spawn(users::reader(world.clone())); }
     let topics = Arc::new(Mutex::new(BTreeMap::new()));
@@ -90,9 +93,10 @@ fn look(world: &World) -> Verdict {
     seen.now_ms = now;
     let processes = &seen.processes;
     // Gone for another reason than its session: it left, was removed, or shares its id.
-    let went = |g: &GroupId, m: &MemberId| {
-        let mut its = processes.values().filter(|p| p.member_id == m.as_str() && p.group == g.as_str()).peekable();
-        its.peek().is_none() || its.any(|p| p.removed || matches!(p.state, State::Leaving | State::Left))
+    let gone = |g: &GroupId, m: &MemberId| {
+        let its: Vec<&members::Process> = processes.values().filter(|p| p.member_id == m.as_str() && p.group == g.as_str()).collect();
+        let went = its.is_empty() || its.iter().any(|p| p.removed || matches!(p.state, State::Leaving | State::Left));
+        Gone { went, deadline: its.iter().map(|p| faults::true_ms(p.deadline)).max().unwrap_or(0) }
     };
     for (id, node) in &seen.nodes {
         for no in 0..world.plan.shards {
@@ -101,7 +105,7 @@ fn look(world: &World) -> Verdict {
             if let Some(why) = stopped.filter(|_| !old_versions.contains(id)) { return broken("live", format!("node {id} has stopped shard {no}: {why}")); }
             let verdict = node.inspect(no, |shard| {
                 seen.judge.state.sampled(*id, no, shard)?;
-                seen.timers.look(no, shard, now, went)
+                seen.timers.look(no, shard, now, gone)
             });
             if let Some((_, verdict)) = verdict { verdict?; }
         }
@@ -258,6 +262,11 @@ async fn end(world: &Arc<World>) {
     world.seen().timeline.spans = beliefs.iter()
         .map(|b| Span { row: b.partition.clone(), who: b.member.clone(), token: b.token, from: ms(b.from), to: ms(b.to), end: format!("{:?}", b.end) }).collect();
     if let Some(v) = wrong.first() { world.broken(v.invariant(), v.to_string()); }
+    // Last: what else broke says more of why.
+    let (report, verdict) = world.seen().order.check();
+    let at = report.broke.map_or(now, |ns| ns / 1_000_000);
+    world.seen().ordered = report;
+    if let Err(b) = verdict { world.broken_at(at, b.invariant, b.what); }
     pause(10).await;
     world.seen().now_ms = now;
 }

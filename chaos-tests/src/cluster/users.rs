@@ -44,7 +44,6 @@ pub async fn session(world: &World, g: u64, ms: Ms) {
     let done = as_admin(world, async move { admin().patch(&format!("/v1/groups/{}/config", group(g)), &body).await }).await;
     world.event(format!("the session of {} becomes {ms} ms: {:?}", group(g), done.map(|d| d.map(|(status, _)| status))));
 }
-async fn get(world: &World, path: String) -> Option<(u16, serde_json::Value)> { as_admin(world, async move { admin().get(&path).await }).await?.ok() }
 async fn delete(world: &World, path: String) -> Option<u16> { as_admin(world, async move { admin().delete(&path).await }).await?.ok().map(|(status, _)| status) }
 
 /// Carries out what is no fault of a node. False: there was nobody to do it to.
@@ -176,27 +175,33 @@ async fn delete_group(world: &Arc<World>, g: u64) -> bool {
     done.is_some_and(|s| s < 300)
 }
 
-/// Looks up offsets all the time, at any node: an answer is never older than what was acknowledged before the question.
+/// Looks things up all the time, at any node and also at one that was just cut off or deposed. Whether its answers fit is the judge of order's to say.
 pub async fn reader(world: Arc<World>) {
     loop {
         pause(thread_rng().gen_range(60..500)).await;
-        let (place, deletions, asked) = {
-            let seen = world.seen();
-            let n = thread_rng().gen_range(0..seen.judge.commits.places().max(1));
-            let Some(place) = seen.judge.commits.place(n) else { continue };
-            (place.to_string(), seen.deletions, seen.judge.commits.ask(place))
+        let g = group(thread_rng().gen_range(0..world.plan.groups));
+        let t = g.replacen('g', "t", 1);
+        let path = match thread_rng().gen_range(0..20) {
+            0 => format!("/v1/groups/{g}"),
+            1 => format!("/v1/groups/{g}/config"),
+            2 => format!("/v1/topics/{t}"),
+            _ => {
+                let seen = world.seen();
+                let n = thread_rng().gen_range(0..seen.judge.commits.places().max(1));
+                let Some((g, p)) = seen.judge.commits.place(n).and_then(|p| p.split_once('/')) else { continue };
+                let Some((t, no)) = p.split_once(':') else { continue };
+                format!("/v1/groups/{g}/offsets?topic={t}&partition={no}")
+            }
         };
-        let Some((g, p)) = place.split_once('/') else { continue };
-        let Some((t, no)) = p.split_once(':') else { continue };
-        let Some((200, body)) = get(&world, format!("/v1/groups/{g}/offsets?topic={t}&partition={no}")).await else { continue };
-        let found = body["offsets"][0]["offset"].as_i64();
-        let verdict = {
-            let mut seen = world.seen();
-            if !seen.owes(deletions) { continue; }
-            seen.work.fetches += 1;
-            seen.judge.commits.fetched(&place, &asked, found)
-        };
-        world.verdict(verdict);
+        // One node alone, half of the time: it answers, or says that it cannot.
+        let one = thread_rng().gen_bool(0.5).then(|| thread_rng().gen_range(NODES));
+        let asked = as_admin(&world, async move {
+            match one {
+                Some(n) => Admin::new([http(n)]).expect("an address with a port").get(&path).await,
+                None => admin().get(&path).await,
+            }
+        });
+        if let Some(Ok((200, _))) = asked.await { world.seen().work.fetches += 1; }
     }
 }
 

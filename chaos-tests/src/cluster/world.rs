@@ -1,7 +1,7 @@
 //! The nodes of the cluster, their hosts and links, and everything that is seen of the story: events, story lines, what fired, what broke.
 //! Their disks are in `disks`.
 
-use super::{Broken, Plan, Work, disks::Disks, judge::Judge, members::Process, plan::Ms, timers::Timers};
+use super::{Broken, Plan, Report, Work, disks::Disks, judge::Judge, members::Process, order::Order, plan::Ms, timers::Timers};
 use baton_core_sim::{plan::Fired, timeline::Timeline};
 use baton_node::{Node, NodeConfig};
 use baton_raft::{RaftConfig, faults};
@@ -32,6 +32,10 @@ pub struct Seen {
     pub judge: Judge,
     pub timers: Timers,
     pub work: Work,
+    /// What was asked and answered over the wire.
+    pub order: Order,
+    /// What its judge looked at.
+    pub ordered: Report,
     pub timeline: Timeline,
     /// Running nodes.
     pub nodes: BTreeMap<u64, Node>,
@@ -124,6 +128,7 @@ impl World {
         world
     }
     pub fn seen(&self) -> MutexGuard<'_, Seen> { lock(&self.seen) }
+    pub fn now_ns(&self) -> u64 { self.start.elapsed().as_nanos() as u64 }
     pub fn now(&self) -> Ms { self.start.elapsed().as_millis() as Ms }
     pub fn host(&self, id: u64) -> NodeId { lock(&self.hosts)[&id] }
     pub fn node_at(&self, host: NodeId) -> Option<u64> { lock(&self.hosts).iter().find(|(_, h)| **h == host).map(|(id, _)| *id) }
@@ -166,10 +171,11 @@ impl World {
     }
     pub fn fired(&self, what: &'static str) { self.seen().fired.hit(what); }
     /// The first broken invariant is the one that counts.
-    pub fn broken(&self, invariant: &'static str, what: String) {
+    pub fn broken(&self, invariant: &'static str, what: String) { self.broken_at(self.now(), invariant, what) }
+    /// One that is found out later than it broke.
+    pub fn broken_at(&self, at: Ms, invariant: &'static str, what: String) {
         self.event(format!("BROKEN {invariant}: {what}"));
-        let now = self.now();
-        self.seen().broken.get_or_insert((now, Broken { invariant, what }));
+        self.seen().broken.get_or_insert((at, Broken { invariant, what }));
     }
     pub fn verdict(&self, v: Result<(), Broken>) {
         if let Err(b) = v {

@@ -62,7 +62,13 @@ impl<K: Ord + Clone + Debug, M: Model> History<K, M> {
             match check::<M>(&calls, steps) {
                 Checked::Linearizable => {}
                 Checked::Undecided => report.undecided.push(format!("{object:?}, {} calls", calls.len())),
-                Checked::Not { why, .. } => { found.get_or_insert_with(|| Broken { invariant: "linearizable", what: format!("{object:?}: {why}") }); }
+                Checked::Not { call, why } => {
+                    let at = if let End::Returned(at) = calls[call].end { at } else { calls[call].invoked };
+                    if report.broke.is_none_or(|b| at < b) {
+                        report.broke = Some(at);
+                        found = Some(Broken { invariant: "linearizable", what: format!("{object:?}: {why}") });
+                    }
+                }
             }
         }
         (report, found.map_or(Ok(()), |b| broken(b.invariant, b.what)))
@@ -78,6 +84,8 @@ pub struct Report {
     pub unknown: usize,
     /// Objects for which the work was not enough: nothing is known of them.
     pub undecided: Vec<String>,
+    /// When the first call was answered that no order explains.
+    pub broke: Option<u64>,
 }
 impl AddAssign for Report {
     fn add_assign(&mut self, other: Report) {
@@ -85,6 +93,7 @@ impl AddAssign for Report {
         self.calls += other.calls;
         self.unknown += other.unknown;
         self.undecided.extend(other.undecided);
+        self.broke = self.broke.into_iter().chain(other.broke).min();
     }
 }
 impl std::fmt::Display for Report {
