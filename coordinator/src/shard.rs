@@ -456,6 +456,8 @@ impl Shard {
             && now.mono_ms > due + LATE_MS
         {
             l.timers.postpone(now.mono_ms - due);
+            // What waits in sockets and mailboxes goes first: the earliest deadline is this very moment now.
+            return;
         }
         if now.mono_ms >= l.sweep_at {
             soft::sweep(l, &self.state, &self.image, now);

@@ -9,6 +9,7 @@ mod consumer;
 mod convert;
 mod drains;
 mod embedded;
+mod exact;
 mod handover;
 mod members;
 mod mixed_walks;

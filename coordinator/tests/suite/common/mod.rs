@@ -87,7 +87,7 @@ impl World {
             for c in self.shard.take_history() {
                 match c {
                     HistoryChange::Added { group, number, record } => assert!(self.history.insert((group, number), record).is_none(), "a number is used once"),
-                    HistoryChange::Dropped { group, first, next } => (first..next).for_each(|n| assert!(self.history.remove(&(group.clone(), n)).is_some(), "what is dropped was there")),
+                    HistoryChange::Dropped { group, first, next } => { assert!(first < next); (first..next).for_each(|n| assert!(self.history.remove(&(group.clone(), n)).is_some(), "what is dropped was there")) }
                 }
             }
         }
