@@ -270,13 +270,15 @@ fn refresh_metadata(draft: &mut Draft, group: &GroupId, bump: Bump) {
             revocations.push((id.clone(), revoked));
         }
     }
+    let target_epoch = g.target_epoch;
     draft.put(Record::Topics { revision: image.revision, topics });
     offsets::forget_gone(draft);
     for (id, revoked) in revocations {
         let revision = AssignmentRevision(draft.draw(0));
         let Some(m) = draft.group().and_then(|g| g.members.get(&id)) else { continue };
         let step = Reconciled {
-            member: id.clone(), epoch: m.epoch, previous_epoch: m.previous_epoch, state: MemberState::UnrevokedPartitions, revision, released: Vec::new(), revoked, granted: Vec::new(),
+            // Epoch 0: it has come back in this very draft.
+            member: id.clone(), epoch: if m.epoch == 0 { target_epoch } else { m.epoch }, previous_epoch: m.previous_epoch, state: MemberState::UnrevokedPartitions, revision, released: Vec::new(), revoked, granted: Vec::new(),
         };
         draft.put(Record::Reconciled(Box::new(step)));
     }

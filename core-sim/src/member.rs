@@ -44,7 +44,11 @@ pub struct Process {
     pub slow_ms: u64,
     pub rebalance_ms: u64,
     pub subscribed: BTreeSet<TopicName>,
+    pub regex: Option<String>,
     pub say_subscription: bool,
+    /// Static: its place, and whether it leaves for a while only.
+    pub instance: Option<InstanceId>,
+    pub away: bool,
     pub predecessor_dead: bool,
     pub next_send: Ms,
     pub waiting: Option<(u64, Ms)>,
@@ -62,7 +66,7 @@ impl Process {
     pub fn new(id: &str, name: String, incarnation: u128, group: GroupId, clock: Clock, subscribed: BTreeSet<TopicName>, now: Ms) -> Process {
         Process {
             id: id.into(), name, incarnation: Incarnation(incarnation), group, clock, zombie: false, hasty: false, phase: Phase::Joining, life: 0, epoch: 0, taken: 0, applied: 0,
-            target: BTreeMap::new(), owned: BTreeMap::new(), deadline: 0, stop_at: 0, slow_pct: 0, slow_ms: 0, rebalance_ms: 60_000, subscribed, say_subscription: false,
+            target: BTreeMap::new(), owned: BTreeMap::new(), deadline: 0, stop_at: 0, slow_pct: 0, slow_ms: 0, rebalance_ms: 60_000, subscribed, regex: None, say_subscription: false, instance: None, away: false,
             predecessor_dead: false, next_send: clock.at(now), waiting: None, interval: 300, wait_ms: 0, cut_out: 0, cut_in: 0, paused: 0, commit_seq: 0,
         }
     }
@@ -116,17 +120,19 @@ impl Process {
             Phase::Gone => return None,
             Phase::Joining => Command::Heartbeat(Heartbeat {
                 member: self.id.clone(), incarnation: self.incarnation, epoch: 0, predecessor_dead: self.predecessor_dead, rebalance_timeout_ms: Some(self.rebalance_ms),
-                subscribed_topics: Some(self.subscribed.clone()), owned: Some(BTreeSet::new()), assignment_revision: revision, ..Heartbeat::default()
+                instance_id: self.instance.clone(), subscribed_topics: Some(self.subscribed.clone()), subscribed_regex: Some(self.regex.clone().unwrap_or_default()), owned: Some(BTreeSet::new()),
+                assignment_revision: revision, ..Heartbeat::default()
             }),
             Phase::Steady => {
                 let quiet = self.owned.len() == self.target.len() || !self.settled();
                 let owned = (!(quiet && r.pct(30))).then(|| self.owned.keys().cloned().collect());
                 let subscribed_topics = self.say_subscription.then(|| self.subscribed.clone());
+                let subscribed_regex = self.say_subscription.then(|| self.regex.clone().unwrap_or_default());
                 Command::Heartbeat(Heartbeat {
-                    member: self.id.clone(), incarnation: self.incarnation, epoch: self.epoch, owned, assignment_revision: revision, subscribed_topics, wait_ms: self.wait_ms, ..Heartbeat::default()
+                    member: self.id.clone(), incarnation: self.incarnation, epoch: self.epoch, owned, assignment_revision: revision, subscribed_topics, subscribed_regex, instance_id: self.instance.clone(), wait_ms: self.wait_ms, ..Heartbeat::default()
                 })
             }
-            Phase::Acknowledging | Phase::Leaving => Command::Leave(Leave { member: self.id.clone(), incarnation: self.incarnation, assignment_revision: revision, is_static: false }),
+            Phase::Acknowledging | Phase::Leaving => Command::Leave(Leave { member: self.id.clone(), incarnation: self.incarnation, assignment_revision: revision, is_static: self.away && self.phase == Phase::Leaving }),
         };
         self.waiting = Some((id, own + 1_000 + self.wait_ms));
         self.next_send = own + self.interval;
@@ -148,7 +154,9 @@ impl Process {
             Ok(_) => {}
             Err(GroupError::Unavailable { .. } | GroupError::Loading { .. } | GroupError::Quarantined { .. }) => self.next_send = self.next_send.max(own + 50),
             Err(GroupError::MemberIdInUse { .. }) => self.next_send = own + 500,
-            Err(GroupError::FencedIncarnation) => self.drop_all(Phase::Gone),
+            // Its place is still somebody else's: it waits for it.
+            Err(GroupError::UnreleasedInstanceId { .. }) if self.phase == Phase::Joining => self.next_send = own + 500,
+            Err(GroupError::FencedIncarnation | GroupError::FencedInstanceId { .. }) => self.drop_all(Phase::Gone),
             Err(GroupError::FencedRemoved { .. }) => self.drop_all(if r.pct(50) { Phase::Acknowledging } else { Phase::Joining }),
             Err(_) if self.phase == Phase::Leaving => self.phase = Phase::Gone,
             Err(_) => self.drop_all(Phase::Joining),

@@ -7,9 +7,7 @@ use std::collections::BTreeMap;
 pub type Ms = u64;
 /// One step of the simulation.
 pub const TICK: Ms = 10;
-/// Faults happen until here; then the world is calm.
-pub const CHAOS: Ms = 60_000;
-/// By then after `CHAOS` everything must have settled: a promised session, a hold of one more, a rebalance timeout, and slack.
+/// By then after the faults have ended everything must have settled: a promised session, a hold of one more, a rebalance timeout, and slack.
 pub const SETTLE: Ms = 90_000;
 /// How old an answer's lease may be, on the leader's clock; elections take longer than this.
 pub const LEASE_AGE: Ms = 480;
@@ -21,6 +19,10 @@ pub enum Mix { Http, Consumer, Classic, /** All kinds in one group, with convers
 /// The faults of one story. Rates are per million ticks, unless they say otherwise.
 #[derive(Clone, Copy, Debug)]
 pub struct Plan {
+    /// Faults happen until here; then the world is calm.
+    pub chaos_ms: Ms,
+    /// Positions are kept for a minute, not for a week.
+    pub forgets: bool,
     pub groups: usize,
     pub members: usize,
     pub session_ms: u64,
@@ -61,6 +63,8 @@ pub struct Plan {
     pub admin: u64,
     /// Targets are computed beside the shard, and it takes time.
     pub slow_work: bool,
+    /// Some requests say that they are worth nothing so much later.
+    pub timeout_ms: u64,
 }
 
 impl Plan {
@@ -73,17 +77,20 @@ impl Plan {
         let (commits, meta_lag_ms) = (on(60, 20_000), on(50, 3_000));
         let (static_pct, regex_pct, admin) = (on(50, 80), on(40, 80), on(50, 6_000));
         let mixes = [(); 2].map(|()| match r.below(100) { 0..45 => Mix::Http, 45..60 => Mix::Consumer, 60..75 => Mix::Classic, _ => Mix::All });
+        // A minute is the shortest retention, and nothing is forgotten before a leader is elected after it: that takes a longer story.
+        let forgets = r.pct(5);
         Plan {
+            chaos_ms: if forgets { 150_000 } else { 60_000 }, forgets,
             groups: r.range(1, 2) as usize, members: r.range(2, 5) as usize, session_ms: *r.pick(&[3_000, 4_000, 6_000, 12_000]).unwrap_or(&6_000), partitions: r.range(2, 6) as i32,
             drift: r.pct(60), loss_pct, delay_ms: *r.pick(&[20, 100, 600, 2_000]).unwrap_or(&100), copies_pct, copies_late_ms: *r.pick(&[500, 5_000, 40_000]).unwrap_or(&500),
             commit_ms: *r.pick(&[10, 50, 300, 900]).unwrap_or(&50), leader, lapse, node_crash, member_crash, member_cut, member_pause, member_leave, twin, zombies: r.pct(30),
-            slow_pct, topics, subscription, admin_remove, delete_group, force: r.pct(20), config, commits, meta_lag_ms, wait: r.pct(40), aimed: r.pct(60), mixes, cooperative: r.pct(50), static_pct, regex_pct, admin, slow_work: r.pct(40),
+            slow_pct, topics, subscription, admin_remove, delete_group, force: r.pct(20), config, commits, meta_lag_ms, wait: r.pct(40), aimed: r.pct(60), mixes, cooperative: r.pct(50), static_pct, regex_pct, admin, slow_work: r.pct(40), timeout_ms: *r.pick(&[5_000, 5_000, 1_000, 300]).unwrap_or(&5_000),
         }
     }
 }
 
 /// Everything that must happen in a batch of stories: a fault that never fires proves nothing.
-pub const KINDS: [&str; 73] = [
+pub const KINDS: [&str; 85] = [
     "administrator removes a member", "answers withheld: no lease", "commits", "copies",
     "elections", "expired", "fetches", "follower crashed",
     "group emptied and deleted", "heartbeat during its own removal", "lapses", "leader crashed",
@@ -107,6 +114,10 @@ pub const KINDS: [&str; 73] = [
     "static classic client stops", "static client killed and started again", "static consumer leaves for a while",
     "static place taken up again", "target computed beside the shard", "topic made",
     "two clients under one instance id",
+    // Static HTTP members, their expressions, timeouts of requests.
+    "static member starts", "static member leaves for a while", "static member's place taken up again", "two processes in one static place",
+    "member with an expression starts", "expression of a member changed", "topics change while an expression is resolved", "request taken up too late",
+    "classic client paused before its sync", "consumer joins in mid-rebalance", "positions past their retention", "classic client sleeps through a join phase",
 ];
 /// So many stories make a batch.
 pub const BATCH: u64 = 200;

@@ -48,6 +48,8 @@ impl Watch {
                         }
                         self.gone(now, g, member);
                     }
+                    // Another process under its id, or itself again: it is in.
+                    Record::Joined(j) => { self.away.remove(&(g.clone(), j.member.clone())); }
                     Record::Away { member } => { self.away.insert((g.clone(), member.clone()), now); }
                     Record::Replaced(x) if x.old != x.new => {
                         self.away.remove(&(g.clone(), x.old.clone()));
@@ -145,7 +147,7 @@ impl Watch {
     /// Whether nobody else may be given what this client uses now.
     pub fn protects(&self, c: &Client) -> bool {
         // A static member of a classic group is kept although it did not come to the join phase, and learns of it later.
-        let behind = c.classic() && c.instance.is_some() && self.classic_generation.get(&c.group).is_some_and(|g| *g > c.told_in);
+        let behind = c.classic() && c.instance.is_some() && (c.catching_up || self.classic_generation.get(&c.group).is_some_and(|g| *g > c.told_in));
         c.alive() && !behind && !self.is_gone(&c.group, &c.id, c.life_began)
     }
 
@@ -173,6 +175,10 @@ impl Watch {
                 }
                 if mine.is_some() && self.converted.get(group).is_none_or(|at| s.generation > *at) {
                     return broken("one-generation", format!("{group}: the sync of {} in generation {} is answered with another assignment than that generation's", s.member, s.generation));
+                }
+                // Of a classic group that always was one: that generation has no assignment.
+                if !self.converted.contains_key(group) && self.classic_generation.get(group).is_some_and(|g| *g >= s.generation) {
+                    return broken("one-generation", format!("{group}: the sync of {} in generation {} is answered, and that generation was never assigned", s.member, s.generation));
                 }
                 // Of a consumer group: what was granted.
                 let told = baton_coordinator::embedded::Assigned::decode(&assignment.0).map(|a| a.partitions).unwrap_or_default();

@@ -116,6 +116,8 @@ pub struct World {
     wrong: Option<Broken>,
     /// Somebody may have begun to believe something since the last look at who believes what. Beliefs begin with answers and with a client's own step; they end at any time.
     began: bool,
+    /// Nobody makes, grows or deletes a topic any more.
+    topics_stand: bool,
 }
 
 /// Plays `seed`, with seeded bug `bug` (0: none); `tell` keeps the story.
@@ -130,7 +132,7 @@ pub fn run(seed: u64, bug: u8, tell: bool) -> Outcome {
     let reached = seeded::reached();
     seeded::set(0);
     let simulated_ms = w.now;
-    let settled_after = w.now.saturating_sub(CHAOS);
+    let settled_after = w.now.saturating_sub(w.plan.chaos_ms);
     w.timeline.close(w.now, result.as_ref().err());
     let state = if result.is_err() && w.story.is_some() { w.state() } else { String::new() };
     Outcome { seed, state, simulated_ms, timeline: w.timeline, plan: w.plan, broken: result.err().map(|b| (w.now, b)), fired: w.fired, trace: w.trace, story: w.story.unwrap_or_default(), reached, settled_after, order: w.looked }
@@ -144,11 +146,15 @@ impl World {
         let groups = (0..plan.groups).map(|g| GroupId::from(format!("g{g}").as_str())).collect();
         let mut w = World {
             r, plan, now: 0, replicas, processes: Vec::new(), clients: Vec::new(), watch: Watch::default(), topic_names: BTreeMap::new(), topics: Arc::default(), groups, meta: Metadata::default(), queue: BTreeMap::new(), next: 0, calls: Vec::new(), judge: Judge::bounded(crate::replicas::limits().history_max),
-            order: History::default(), looked: Report::default(), stamp: 0, told: Monotone::default(), tools: Rng(seed ^ 0x7001), fired: Fired::default(), story: tell.then(Vec::new), timeline: Timeline::default(), trace: 0, accepted: BTreeMap::new(), proposed: BTreeMap::new(), offsets: BTreeMap::new(), incarnations: 0, wrong: None, began: true,
+            order: History::default(), looked: Report::default(), stamp: 0, told: Monotone::default(), tools: Rng(seed ^ 0x7001), fired: Fired::default(), story: tell.then(Vec::new), timeline: Timeline::default(), trace: 0, accepted: BTreeMap::new(), proposed: BTreeMap::new(), offsets: BTreeMap::new(), incarnations: 0, wrong: None, began: true, topics_stand: false,
         };
         for t in ["a", "b"] {
             let partitions = w.plan.partitions;
             w.meta(MetaCommand::DeclareTopic { name: t.into(), partitions, id_if_new: w.meta.revision as u128 + 1 });
+        }
+        let unread = GroupId::from("forgotten");
+        for g in w.groups.clone().into_iter().chain(w.plan.forgets.then_some(unread)) {
+            if w.plan.forgets { w.meta(MetaCommand::SetGroupConfig { group: g.clone(), settings: [(baton_coordinator::config::Setting::OffsetsRetention, Some(1))].into() }); }
         }
         for g in w.groups.clone() {
             w.set_session(&g, w.plan.session_ms);
@@ -180,7 +186,7 @@ impl World {
         format!("{:#?}\nclocks {:?}\ntimers: {:?}", n.shard.state().groups, self.replicas.leader.map(|l| self.replicas.clocks(l, self.now)), self.replicas.leader.map(|l| self.replicas.nodes[l].shard.due(u64::MAX)))
     }
     fn mark(&mut self, n: u64) { self.trace = (self.trace ^ n ^ self.now << 20).wrapping_mul(0x0000_0100_0000_01b3).rotate_left(23); }
-    fn calm(&self) -> bool { self.now >= CHAOS }
+    fn calm(&self) -> bool { self.now >= self.plan.chaos_ms }
     fn at(&mut self, when: Ms, ev: Ev) {
         self.next += 1;
         self.queue.insert((when, self.next), ev);
@@ -193,7 +199,7 @@ impl World {
             let calm = self.calm();
             if !calm {
                 self.faults()?;
-            } else if self.now == CHAOS {
+            } else if self.now == self.plan.chaos_ms {
                 self.grow_calm();
             }
             let term = self.replicas.term;
@@ -224,10 +230,10 @@ impl World {
                 self.timeline.look(self.now, beliefs.collect());
             }
             verdict?;
-            if calm && self.now >= CHAOS + 6_000 && self.now.is_multiple_of(500) {
+            if calm && self.now >= self.plan.chaos_ms + 6_000 && self.now.is_multiple_of(500) {
                 match self.settled() {
                     Ok(()) => settled += 1,
-                    Err(why) if self.now >= CHAOS + SETTLE => return Err(why),
+                    Err(why) if self.now >= self.plan.chaos_ms + SETTLE => return Err(why),
                     Err(_) => settled = 0,
                 }
                 let level = self.replicas.nodes.iter().all(|n| n.applied == self.replicas.log.len());
@@ -349,7 +355,7 @@ impl World {
         let delay = TICK + if calm || to.is_some() { 0 } else { self.r.below(self.plan.delay_ms) };
         if !calm && client.is_none() && self.r.pct(self.plan.copies_pct) {
             let late = self.now + delay + self.r.below(self.plan.copies_late_ms);
-            if late < CHAOS + 5_000 && !cut {
+            if late < self.plan.chaos_ms + 5_000 && !cut {
                 self.fired.hit("copies");
                 let c = self.copy(call);
                 self.at(late, Ev::Request { node: None, call: c });
@@ -421,7 +427,7 @@ impl World {
                 self.post(call, None);
             }
             let p = &mut self.processes[i];
-            if self.now < CHAOS && accepted && self.r.ppm(self.plan.commits * 5) {
+            if self.now < self.plan.chaos_ms && accepted && self.r.ppm(self.plan.commits * 5) {
                 p.commit_seq += 1;
                 let member = Some(CommitMember { member: p.id.clone(), incarnation: p.incarnation, commit_seq: p.commit_seq });
                 let n = self.next_offset(&place);

@@ -50,21 +50,13 @@ fn verify() -> Result<()> {
     cargo(&["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"])?;
     simulated(&["test", "-p", "baton-raft", "--test", "simulated"])?;
     simulated(&["test", "-p", "baton-chaos-tests", "--lib", "--test", "cluster"])?;
-    core_stories()?;
+    // 20,000 stories of the core, in the same build.
+    simulated(&["test", "-p", "baton-chaos-tests", "--test", "core_stories", "--", "--nocapture"])?;
     cargo(&["run", "--quiet", "-p", "baton-model", "--", "--states", "1000000", "--seconds", "400"])?;
     binaries()?;
     // One test process at a time, and the processes' own run by itself: it counts on its machine.
     cargo(&["test", "--workspace", "--exclude", "baton-chaos-tests"])?;
     cargo(&["test", "-p", "baton-chaos-tests", "--", "--nocapture", "--test-threads=1"])
-}
-
-/// So many stories of the core are played in CI. Fails on a broken invariant, on a story that is another one when it is played again, and if a demanded kind of event never happened.
-const CORE_STORIES: &str = "0..20000";
-
-fn core_stories() -> Result<()> {
-    let jobs = std::thread::available_parallelism().map_or(1, usize::from).to_string();
-    // In the build of the cluster's simulation, which has these crates.
-    simulated(&["run", "--quiet", "-p", "baton-core-sim", "--", "run", "--seeds", CORE_STORIES, "--jobs", &jobs])
 }
 
 /// The server apart from the chaos crate, whose switches for bugs it must not have.

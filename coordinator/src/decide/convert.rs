@@ -57,6 +57,11 @@ pub fn leave_nothing_out(draft: &mut Draft) {
     }
 }
 
+/// The topic that is meant by what a classic member was assigned or says to own: by its name only. Of a topic that is not there (any more, or yet again) nobody knows the id, and
+/// it may have more partitions than this image knows: the assignor is a client. But its member goes on with it until it is asked, whatever comes under the name.
+fn topic_of(image: &crate::metadata::Metadata, p: &Partition) -> Option<u128> { (p.partition >= 0).then(|| image.topics.get(&p.topic).map_or(NO_TOPIC, |t| t.id)) }
+const NO_TOPIC: u128 = 0;
+
 /// Its members as the consumer protocol sees them: what they read, and what they were assigned last.
 fn converted(draft: &Draft, c: &Classic) -> Result<Vec<ConvertedMember>, String> {
     let mut given: BTreeSet<Partition> = BTreeSet::new();
@@ -71,12 +76,12 @@ fn converted(draft: &Draft, c: &Classic) -> Result<Vec<ConvertedMember>, String>
         }
         let mut mine = Vec::new();
         for p in assigned.partitions {
-            let Some(topic) = draft.context.metadata.topics.get(&p.topic).filter(|t| (0..t.partitions).contains(&p.partition)) else { continue };
+            let Some(topic) = topic_of(draft.context.metadata, &p) else { continue };
             // one-owner: two members that were assigned one partition by their own assignor cannot be told apart here.
             if !given.insert(p.clone()) {
                 return Err(format!("{p} is assigned to {id} and to another member"));
             }
-            mine.push((p, topic.id, FencingToken::default()));
+            mine.push((p, topic, FencingToken::default()));
         }
         let wish = Wish {
             subscribed: subscription.topics.into_iter().collect(), regex: None, assignor: None, rack: subscription.rack, capacity: None, rebalance_timeout_ms: m.rebalance_timeout_ms,
@@ -90,10 +95,10 @@ fn converted(draft: &Draft, c: &Classic) -> Result<Vec<ConvertedMember>, String>
     // counted as its own, so that it is asked back before anybody gets it.
     for (m, owned) in out.iter_mut().zip(claims) {
         for p in owned {
-            let topic = draft.context.metadata.topics.get(&p.topic).filter(|t| (0..t.partitions).contains(&p.partition));
+            let topic = topic_of(draft.context.metadata, &p);
             if let (Some(topic), false, false) = (topic, given.contains(&p), seeded::on(55)) {
                 given.insert(p.clone());
-                m.assigned.push((p, topic.id, FencingToken::default()));
+                m.assigned.push((p, topic, FencingToken::default()));
             }
         }
     }

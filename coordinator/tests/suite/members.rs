@@ -413,3 +413,55 @@ fn history_is_handed_out_and_bounded() {
         }
     }
 }
+
+/// A newer image that comes while a batch of a group is in flight finds a state without what that batch brings.
+#[test]
+fn a_topic_made_while_a_join_is_in_flight_is_spread() {
+    let mut w = World::new(&[("u", 1)]);
+    let mut a = Model::new("a", &["t"]);
+    w.auto_commit = false;
+    let join = w.send(Command::Heartbeat(a.join_request()));
+    w.declare("t", 4);
+    w.auto_commit = true;
+    w.commit();
+    w.run();
+    let Some(Ok(Response::Heartbeat(v))) = w.answer(join) else { panic!("the join is answered") };
+    a.take(&v);
+    w.pass(1_000);
+    w.settle(&mut [&mut a]);
+    assert_eq!(a.owned.len(), 4);
+}
+
+fn in_place(h: Heartbeat) -> Heartbeat { Heartbeat { instance_id: Some("i".into()), ..h } }
+fn leave_for_a_while(w: &mut World, a: &Model) {
+    let leave = Leave { member: a.id.clone(), incarnation: a.incarnation, assignment_revision: a.revision, is_static: true };
+    assert_eq!(w.ask(Command::Leave(leave)), Ok(Response::Left));
+}
+
+/// What its place has may have to go before it has heard anything: it is told an epoch all the same.
+#[test]
+fn a_static_member_is_back_after_its_topic_was_made_again() {
+    let mut w = World::new(&[("t", 2), ("u", 2)]);
+    let (mut a, mut other) = (Model::new("a", &["t", "u"]), Model::new("o", &["t", "u"]));
+    let v = w.beat(in_place(a.join_request())).expect("it joins");
+    a.take(&v);
+    w.settle(&mut [&mut a]);
+    leave_for_a_while(&mut w, &a);
+    w.meta(MetaCommand::DeleteTopic { name: "t".into() });
+    w.declare("t", 2);
+    // Another process, and one that does not want the topic any more.
+    for topics in [&["t", "u"][..], &["u"]] {
+        other.topics = crate::common::topics(topics);
+        (other.epoch, other.revision, other.owned) = Default::default();
+        other.incarnation = Incarnation(other.incarnation.0 + 1);
+        let v = w.beat(in_place(other.join_request())).expect("its place is free");
+        assert!(v.member_epoch > 0);
+        other.take(&v);
+        w.pass(1_000);
+        w.settle(&mut [&mut other]);
+        let (g, m) = (w.group(), w.member("o"));
+        assert_eq!(m.assigned.len(), 2 * topics.len());
+        assert!(m.assigned.iter().all(|(p, x)| g.topics[&p.topic].id == x.topic_id), "{:?}", m.assigned);
+        leave_for_a_while(&mut w, &other);
+    }
+}

@@ -50,7 +50,8 @@ impl Client {
         if self.list.is_empty() {
             return BTreeMap::new();
         }
-        self.topics_seen = Some(topics.iter().map(|(t, (_, n))| (t.clone(), *n)).collect());
+        // Those of the first time that it assigns this generation: a second Sync may be one too many, the assignment of the first has been taken.
+        self.topics_seen.get_or_insert_with(|| topics.iter().map(|(t, (_, n))| (t.clone(), *n)).collect());
         let members = self.list.iter().map(|(m, instance, said)| (m.clone(), ClientMember { instance: instance.clone(), subscription: Subscription::decode(said).unwrap_or_default() })).collect();
         let topics = topics.iter().map(|(t, (_, n))| (t.clone(), ClientTopic { partitions: *n, racks: Vec::new() })).collect();
         let divided = client::assign(self.strategy(), &ClientGroup { members, topics }).unwrap_or_default();
@@ -72,6 +73,7 @@ impl Client {
                 let told = Assigned::decode(&assignment.0).map(|a| a.partitions).unwrap_or_default();
                 let id = |p: &Partition| topics.get(&p.topic).map_or(0, |(id, _)| *id);
                 let target: BTreeMap<Partition, u128> = told.into_iter().map(|p| { let id = self.owned.get(&p).copied().unwrap_or(id(&p)); (p, id) }).collect();
+                self.catching_up = self.told_in >= 0 && self.epoch > self.told_in + 1;
                 (self.step, self.told_in, self.heard_at) = (Step::Steady, self.epoch, now);
                 self.next_send = now + self.interval;
                 self.take(target, now, r);
@@ -117,6 +119,7 @@ impl Client {
         }
     }
     pub(super) fn classic_tick(&mut self, now: Ms, r: &mut Rng) -> bool {
+        self.catching_up &= self.owned != self.target;
         if now >= self.stop_at && self.owned != self.target {
             let gave_back = self.owned.keys().any(|p| !self.target.contains_key(p));
             self.owned = self.target.clone();

@@ -199,6 +199,11 @@ impl World {
             if !self.clients[i].alive() || self.now < self.clients[i].paused {
                 continue;
             }
+            let c = &mut self.clients[i];
+            if c.ends_at > 0 && self.now >= c.ends_at && matches!(c.step, Step::Steady | Step::Join) {
+                c.ends_at = 0;
+                c.leave(false, self.now);
+            }
             self.began |= self.clients[i].owned != self.clients[i].target;
             if self.clients[i].tick(self.now, &mut self.r) {
                 self.fired.hit("classic client gives itself up");
@@ -296,7 +301,7 @@ impl World {
         for (o, _) in offsets.iter().zip(results).filter(|(_, (_, r))| r.is_ok()) {
             let place = (c.group.clone(), o.partition.clone());
             if let (Some(at), Some(now)) = (&c.standing, self.standing(call)) {
-                if at.generation.is_some_and(|g| said >= 0 && g > said) {
+                if fresh && at.generation.is_some_and(|g| said >= 0 && g > said) {
                     return broken("fencing", format!("{place:?}: a commit of {member} in generation {said} is accepted, the group was in {:?} when it came", at.generation));
                 }
                 if at.owner.is_some() && at.owner == now.owner {
@@ -322,9 +327,38 @@ impl World {
         }
         let before = (c.step, c.target.clone());
         c.answer(self.now, &mut self.r, call as u64, self.calls[call].life, &result, &topics);
+        if c.step == Step::Sync && before.0 == Step::Join && c.instance.is_some() && c.list.is_empty() && self.plan.aimed && self.now < self.plan.chaos_ms && self.r.pct(30) {
+            self.paused_before_its_sync(i);
+        }
+        let c = &self.clients[i];
         if before != (c.step, c.target.clone()) || result.is_err() {
             self.tell(|w| { let c = &w.clients[i]; format!("{} hears {}, is now {:?} in {} and wants {:?}", c.name, if let Err(e) = &result { e.to_string() } else { "yes".into() }, c.step, c.epoch, c.target.keys()) });
         }
+    }
+    /// Aimed: it sleeps between its join and its sync, the group goes on to the next generation without it, and it keeps its place: it is a static one.
+    fn paused_before_its_sync(&mut self, i: usize) {
+        let (group, session_ms) = (self.clients[i].group.clone(), self.clients[i].session_ms);
+        // It sleeps until the next generation has begun without it, which happens within its session and lengthens that.
+        let join_phase = self.longest_join_phase(&group);
+        let others: Vec<usize> = (0..self.clients.len()).filter(|j| *j != i && self.clients[*j].group == group && self.clients[*j].instance.is_none() && self.clients[*j].classic() && self.clients[*j].alive()).collect();
+        let Some(other) = self.r.pick(&others).copied().filter(|_| join_phase + 1_500 < session_ms) else { return };
+        self.fired.hit("classic client paused before its sync");
+        self.clients[i].paused = self.now + join_phase + self.r.range(1_000, 4_000);
+        // Somebody calls for that join phase.
+        let topics = self.some_topics();
+        let c = &mut self.clients[other];
+        if c.subscribed != topics { c.subscribed = topics } else if c.subscribed.len() > 1 { c.subscribed.pop_last(); } else { c.subscribed.insert("b".into()); }
+    }
+    fn longest_join_phase(&self, group: &GroupId) -> Ms { self.clients.iter().filter(|c| c.alive() && c.group == *group && c.classic()).map(|c| c.rebalance_ms).max().unwrap_or_default() }
+    /// Aimed: a dynamic client does not hear that its group rebalances, and goes on with what it has; it is back within its session.
+    pub(super) fn sleeps_through_the_join_phase(&mut self, group: &GroupId) {
+        if !self.plan.aimed || self.calm() || !self.r.pct(40) { return }
+        let join_phase = self.longest_join_phase(group);
+        let able = |c: &Client| c.alive() && c.group == *group && c.classic() && c.instance.is_none() && c.step == Step::Steady && !c.owned.is_empty() && join_phase + 1_500 < c.session_ms;
+        let able: Vec<usize> = (0..self.clients.len()).filter(|i| able(&self.clients[*i])).collect();
+        let Some(i) = self.r.pick(&able).copied() else { return };
+        self.fired.hit("classic client sleeps through a join phase");
+        self.clients[i].paused = self.now + join_phase + self.r.range(2_000, 6_000);
     }
     /// After what the replicas applied: the watch over clients.
     pub(super) fn watch(&mut self) -> Verdict {

@@ -25,12 +25,28 @@ impl World {
         let settings = [(Setting::SessionTimeout, Some(session_timeout_ms)), (Setting::HeartbeatInterval, Some(interval))].into();
         self.meta(MetaCommand::SetGroupConfig { group: group.clone(), settings });
     }
+    /// A new process of an HTTP member, perhaps in a static place.
     pub(super) fn spawn(&mut self, group: &GroupId, id: &str, predecessor_dead: bool) {
+        // A member id has its place for good: an id that comes back without it would have it all the same, and nobody would know.
+        if let Some(before) = self.processes.iter().rev().find(|p| p.group == *group && p.id.as_str() == id) {
+            let place = before.instance.clone();
+            let taken = self.processes.iter().any(|p| p.alive() && p.group == *group && place.is_some() && p.instance == place && p.id.as_str() != id);
+            let other = format!("m{}", 20 + self.incarnations);
+            return match place {
+                Some(_) if taken => self.spawn_at(group, &other, predecessor_dead, None),
+                place => self.spawn_at(group, id, predecessor_dead, place.as_ref().map(InstanceId::as_str)),
+            };
+        }
+        let free: Vec<String> = ["h0", "h1"].into_iter().filter(|i| !self.processes.iter().any(|p| p.alive() && p.group == *group && p.instance.as_ref().is_some_and(|x| x.as_str() == *i))).map(String::from).collect();
+        let place = if !predecessor_dead && self.r.pct(self.plan.static_pct / 2) { self.r.pick(&free).cloned() } else { None };
+        self.spawn_at(group, id, predecessor_dead, place.as_deref());
+    }
+    pub(super) fn spawn_at(&mut self, group: &GroupId, id: &str, predecessor_dead: bool, place: Option<&str>) {
         self.incarnations += 1;
         let drift_per_mille = if self.plan.drift { self.r.range(0, 100) as i64 - 50 } else { 0 };
         let clock = Clock { offset: self.r.below(1_000_000), drift_per_mille };
         let subscribed = self.some_topics();
-        let name = format!("{group}/{id}#{}", self.incarnations);
+        let name = format!("{group}/{id}{}#{}", place.map(|i| format!("@{i}")).unwrap_or_default(), self.incarnations);
         let mut p = Process::new(id, name, self.incarnations << 96 | 7, group.clone(), clock, subscribed, self.now);
         p.next_send += self.r.below(300);
         p.zombie = self.plan.zombies && self.r.pct(25);
@@ -40,7 +56,14 @@ impl World {
         p.rebalance_ms = *self.r.pick(&[1_000, 3_000, 10_000]).unwrap_or(&3_000);
         p.wait_ms = if self.plan.wait && self.r.pct(50) { 800 } else { 0 };
         p.predecessor_dead = predecessor_dead;
-        self.tell(|_| format!("{} starts (zombie: {}, predecessor_dead: {predecessor_dead})", p.name, p.zombie));
+        p.instance = place.map(InstanceId::from);
+        if place.is_some() { self.fired.hit("static member starts"); }
+        if self.r.pct(self.plan.regex_pct) {
+            p.regex = self.r.pick(&clients::EXPRESSIONS).map(|e| e.to_string());
+            if self.r.pct(50) { p.subscribed.clear(); }
+            self.fired.hit("member with an expression starts");
+        }
+        self.tell(|_| format!("{} starts{} (zombie: {}, predecessor_dead: {predecessor_dead})", p.name, p.regex.as_ref().map(|r| format!(", subscribed to /{r}/")).unwrap_or_default(), p.zombie));
         self.processes.push(p);
     }
     pub(super) fn some_topics(&mut self) -> BTreeSet<TopicName> {
@@ -131,11 +154,13 @@ impl World {
             && self.processes[i].phase == Phase::Steady
             && !self.processes[i].zombie
         {
-            self.fired.hit("member leaves");
-            self.tell(|w| format!("{} stops everything and leaves", w.processes[i].name));
+            let away = self.processes[i].instance.is_some() && self.r.pct(70);
+            self.fired.hit(if away { "static member leaves for a while" } else { "member leaves" });
+            self.tell(|w| format!("{} stops everything and leaves{}", w.processes[i].name, if away { " for a while" } else { "" }));
             self.processes[i].drop_all(Phase::Leaving);
-            self.processes[i].next_send = 0;
+            (self.processes[i].next_send, self.processes[i].away) = (0, away);
         }
+        self.static_faults();
         // An operator who said that earlier processes are dead does not start another under the same id.
         if let Some(i) = self.victim(plan.twin)
             && !self.processes.iter().any(|p| p.alive() && p.predecessor_dead && p.id == self.processes[i].id && p.group == self.processes[i].group)
@@ -147,8 +172,10 @@ impl World {
         if let Some(i) = self.victim(plan.subscription) {
             self.fired.hit("subscription changed");
             let topics = self.some_topics();
+            let regex = if self.r.pct(plan.regex_pct) { self.r.pick(&clients::EXPRESSIONS).map(|e| e.to_string()) } else { None };
             let p = &mut self.processes[i];
-            (p.subscribed, p.say_subscription, p.next_send) = (topics, true, 0);
+            if p.regex != regex { self.fired.hit("expression of a member changed"); }
+            (p.subscribed, p.regex, p.say_subscription, p.next_send) = (topics, regex, true, 0);
         }
         // Somebody starts them again, under the same id or another.
         if self.r.ppm(4_000) {
@@ -167,6 +194,40 @@ impl World {
         }
     }
 
+    /// Static places of HTTP members: taken up again by another process, under the same member id or another; or by a second process while the first is alive.
+    fn static_faults(&mut self) {
+        let plan = self.plan;
+        if plan.static_pct == 0 { return }
+        if self.r.ppm(plan.static_pct * 40) {
+            let gone: Vec<usize> = (0..self.processes.len()).filter(|i| !self.processes[*i].alive() && self.processes[*i].instance.is_some()).collect();
+            if let Some(p) = self.r.pick(&gone).map(|i| &self.processes[*i])
+                && !self.processes.iter().any(|x| x.alive() && x.group == p.group && (x.instance == p.instance || x.id == p.id))
+                && self.population(&p.group) <= plan.members
+            {
+                let (g, place, same) = (p.group.clone(), p.instance.clone().map(|i| i.to_string()), p.id.clone());
+                let id = if self.r.pct(50) { same.to_string() } else { format!("m{}", 20 + self.incarnations) };
+                self.fired.hit("static member's place taken up again");
+                self.spawn_at(&g, &id, false, place.as_deref());
+            }
+        }
+        if let Some(i) = self.victim(plan.twin)
+            && let Some(place) = self.processes[i].instance.clone()
+            && !self.processes.iter().any(|p| p.alive() && p.predecessor_dead && p.group == self.processes[i].group)
+        {
+            let (g, id) = (self.processes[i].group.clone(), format!("m{}", 20 + self.incarnations));
+            self.fired.hit("two processes in one static place");
+            // Now and then the first is really dead, and the operator says so.
+            let dead = self.r.pct(40);
+            if dead { self.kill_place(&g, &place); }
+            self.spawn_at(&g, &id, dead, Some(place.as_str()));
+        }
+    }
+    fn kill_place(&mut self, group: &GroupId, place: &InstanceId) {
+        for i in self.living() {
+            if self.processes[i].group == *group && self.processes[i].instance.as_ref() == Some(place) { self.kill(i); }
+        }
+    }
+
     fn admin(&mut self, group: &GroupId, command: Command) {
         let call = self.call(None, command);
         self.calls[call].group = group.clone();
@@ -176,7 +237,7 @@ impl World {
     fn admin_faults(&mut self) {
         let plan = self.plan;
         let g = self.groups[self.r.below(self.groups.len() as u64) as usize].clone();
-        if self.r.ppm(plan.topics) {
+        if self.r.ppm(plan.topics) && !self.topics_stand {
             let name = TopicName::from(*self.r.pick(if plan.regex_pct > 0 { &clients::TOPICS } else { &["a", "b"] }).unwrap_or(&"a"));
             let have = self.meta.topics.get(&name).map(|t| t.partitions);
             let id_if_new = u128::from(self.meta.revision) + 100;
@@ -237,6 +298,14 @@ impl World {
     pub(super) fn grow_calm(&mut self) {
         self.tell(|_| "calm from here on".into());
         self.clients_grow_calm();
+        // In a static place it is the process that is a member, or else the newest.
+        let holds = |w: &World, p: &Process| w.replicas.newest().shard.group(&p.group).and_then(|g| g.members.get(&p.id)).is_some_and(|m| m.incarnation == p.incarnation);
+        for i in self.living() {
+            let p = &self.processes[i];
+            let rival = |j: &usize| *j != i && self.processes[*j].alive() && self.processes[*j].instance.is_some() && self.processes[*j].instance == p.instance && self.processes[*j].group == p.group;
+            let better = |j: usize| holds(self, &self.processes[j]) && !self.processes[j].zombie || (j > i && !holds(self, p));
+            if (0..self.processes.len()).filter(rival).any(better) { self.kill(i); }
+        }
         let mut kept: BTreeMap<(GroupId, MemberId), usize> = BTreeMap::new();
         for i in self.living() {
             let p = &mut self.processes[i];

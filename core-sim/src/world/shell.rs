@@ -1,7 +1,7 @@
 //! What a node's shell does with its shard: requests in, proposals and answers out, and every answer only past a lease check at its release.
 
 use super::*;
-use baton_coordinator::{record::Record, shard::*};
+use baton_coordinator::{classic::ClassicRecord, record::Record, shard::*};
 
 impl World {
     pub(super) fn arrive(&mut self, node: Option<usize>, call: usize) {
@@ -29,7 +29,10 @@ impl World {
         (c.arrived, c.member_at, c.standing) = (self.now, member_at, standing);
         self.note_call(call);
         let c = &self.calls[call];
-        let request = Request { group: c.group.clone(), command: c.command.clone(), budget_ms: Some(5_000), min_meta_revision: 0 };
+        // Kafka's requests have no such field: there the front gives its own.
+        let http = matches!(c.command, Command::Heartbeat(_) | Command::Commit(_) | Command::FetchOffsets { .. } | Command::DeleteOffsets { .. } | Command::DeleteGroup { .. });
+        let budget_ms = Some(if http { self.plan.timeout_ms } else { 5_000 });
+        let request = Request { group: c.group.clone(), command: c.command.clone(), budget_ms, min_meta_revision: 0 };
         self.replicas.nodes[n].shard.handle(Ticket(call as u64), request, clocks);
         self.mark(call as u64);
         self.tell(|w| {
@@ -135,6 +138,10 @@ impl World {
                     (Action::Propose(entry), _) => self.propose(n, entry)?,
                     (Action::Work(work), _) => self.work(n, work, clocks),
                     (Action::Reply { ticket, result }, Some(term)) => {
+                        if let Err(GroupError::Unavailable { reason }) = &result && reason.contains("it would break an invariant") {
+                            return broken("replay", format!("node {n}: {reason}"));
+                        }
+                        if nothing_done(&result) { self.fired.hit("request taken up too late"); }
                         self.rule_one(n, term, ticket.0 as usize, &result)?;
                         let at = self.now + self.r.below(4) * TICK;
                         self.at(at, Ev::Release { node: n, term, call: ticket.0 as usize, result });
@@ -163,7 +170,11 @@ impl World {
         }
         self.fired.hit(if done.kind == Kind::Assign { "target computed beside the shard" } else { "expressions resolved beside the shard" });
         let longest = *self.r.pick(&[20, 500, 4_000]).unwrap_or(&20);
-        let at = self.now + self.r.below(longest);
+        let mut at = self.now + self.r.below(longest);
+        if done.kind != Kind::Assign && self.plan.aimed && self.now > self.plan.chaos_ms * 2 / 3 && !self.topics_stand && self.r.pct(50) {
+            at = self.now + self.r.range(1_500, 4_000);
+            self.topics_change_meanwhile();
+        }
         if self.r.pct(20) {
             self.fired.hit("result of work comes twice");
             let again = at + self.r.below(5_000);
@@ -187,7 +198,7 @@ impl World {
         }
         self.proposed.insert(n, (entry.term, entry.base_sequence, entry.batches.iter().map(|b| b.group.clone()).collect()));
         self.mark(entry.base_sequence ^ 0x77);
-        let (mut removed, mut asked_back) = (Vec::new(), Vec::new());
+        let (mut removed, mut asked_back, mut rebalances) = (Vec::new(), Vec::new(), Vec::new());
         for b in &entry.batches {
             for r in &b.records {
                 match r {
@@ -207,6 +218,8 @@ impl World {
                     }
                     Record::Reconciled(r) if !r.revoked.is_empty() => asked_back.push((b.group.clone(), r.member.clone(), r.revoked.clone())),
                     Record::Removed { member, .. } => removed.push((b.group.clone(), member.clone())),
+                    Record::OffsetsExpired { partitions } => self.forgotten(n, &b.group, partitions)?,
+                    Record::Classic(c) if matches!(**c, ClassicRecord::Preparing | ClassicRecord::Generation { .. } | ClassicRecord::Assigned { .. }) => rebalances.push((b.group.clone(), matches!(**c, ClassicRecord::Preparing))),
                     _ => {}
                 }
             }
@@ -224,11 +237,55 @@ impl World {
                 }
             }
         }
+        for (g, begins) in rebalances {
+            self.consumer_in_mid_rebalance(&g);
+            if begins { self.sleeps_through_the_join_phase(&g); }
+        }
         for (g, m, partitions) in asked_back {
             self.old_heartbeat(&g, &m, &partitions, self.now + delay);
         }
         self.replicas.propose(n, entry, self.now, delay);
         Ok(())
+    }
+
+    /// Positions go: of a topic that is gone, or because they were kept long enough. What a member reads, or somebody holds, stays (as the proposer's own state has it).
+    fn forgotten(&mut self, n: usize, group: &GroupId, partitions: &[Partition]) -> Verdict {
+        let Some(g) = self.replicas.nodes[n].shard.group(group) else { return Ok(()) };
+        let image = &self.replicas.nodes[n].image;
+        let there = |p: &&Partition| g.offsets.get(*p).is_some_and(|o| image.topics.get(&p.topic).is_some_and(|t| t.id == o.topic_id));
+        let old: BTreeSet<Partition> = partitions.iter().filter(there).cloned().collect();
+        if let Some(p) = old.iter().find(|p| g.owners.contains_key(*p) || g.members.values().any(|m| g.subscribes(m, &p.topic))) {
+            return broken("durable", format!("{group} {p}: the position is forgotten while a member reads the topic"));
+        }
+        if !old.is_empty() {
+            self.fired.hit("positions past their retention");
+            self.places_go(group.clone(), old);
+        }
+        Ok(())
+    }
+    /// Aimed: while an expression is looked up on today's topics, one that it may match is made and another grows, which the group hears of first. Then topics stay as they are.
+    fn topics_change_meanwhile(&mut self) {
+        let missing: Vec<&str> = clients::TOPICS.into_iter().filter(|t| !self.meta.topics.contains_key(&TopicName::from(*t))).collect();
+        let Some(new) = self.r.pick(&missing).copied() else { return };
+        let grown = self.meta.topics.iter().find(|(_, f)| f.partitions < 9).map(|(t, f)| (t.clone(), f.partitions + 1));
+        self.fired.hit("topics change while an expression is resolved");
+        self.topics_stand = true;
+        let lag = std::mem::take(&mut self.plan.meta_lag_ms);
+        self.meta(MetaCommand::DeclareTopic { name: new.into(), partitions: self.plan.partitions, id_if_new: u128::from(self.meta.revision) + 100 });
+        if let Some((name, partitions)) = grown { self.meta(MetaCommand::DeclareTopic { name, partitions, id_if_new: 0 }) }
+        self.plan.meta_lag_ms = lag;
+    }
+    /// Aimed: a classic group is between two generations, or its members have not yet given back what the last one asks for, and the first consumer comes.
+    fn consumer_in_mid_rebalance(&mut self, group: &GroupId) {
+        let mix = self.groups.iter().position(|g| g == group).map(|i| self.plan.mixes[i]);
+        let often = match mix { Some(Mix::All) => 60, Some(Mix::Classic) if self.plan.cooperative => 40, Some(Mix::Classic) => 15, _ => 0 };
+        if self.plan.aimed && !self.calm() && self.population(group) <= self.plan.members && self.r.pct(often) {
+            self.fired.hit("consumer joins in mid-rebalance");
+            self.spawn_client(group, crate::client::Kind::Consumer, None);
+            // Often it goes soon, and the group is a classic one again.
+            let stays = self.r.range(2_000, 8_000);
+            if let Some(c) = self.clients.last_mut().filter(|_| stays < 6_000) { c.ends_at = self.now + stays; }
+        }
     }
 
     /// Aimed: a copy of what the member said before it had the partitions that are asked back now.
@@ -261,3 +318,6 @@ impl World {
         timers::expired_in_time(group, m, promised, (self.now - since) * 105 / 100 + 2 * TICK)
     }
 }
+
+/// The request's own time was over before anything was done.
+pub(super) fn nothing_done(result: &Result<Response, GroupError>) -> bool { matches!(result, Err(GroupError::Unavailable { reason }) if reason.contains("later than its timeout_ms")) }

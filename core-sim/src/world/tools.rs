@@ -19,6 +19,11 @@ impl World {
                 self.replicas.nodes[n].paused = self.now + self.tools.range(300, 3_000);
             }
         }
+        // A group whose positions nobody comes back to.
+        if self.plan.forgets && self.now <= 6_000 && self.now.is_multiple_of(2_000) {
+            let offset = CommitOffset { partition: Partition::new("a", 0), token: FencingToken(0), offset: self.now as i64, metadata: String::new(), leader_epoch: None };
+            self.tool(&GroupId::from("forgotten"), Command::Commit(Commit { member: None, offsets: vec![offset] }));
+        }
         if !self.tools.ppm(RATE) { return }
         let group = GroupId::from(TOOLS);
         let partition = Partition::new(*self.tools.pick(&["a", "b"]).unwrap_or(&"a"), self.tools.below(2) as i32);
@@ -51,7 +56,7 @@ impl World {
         self.at(at, Ev::Request { node, call });
         if self.tools.pct(self.plan.copies_pct) {
             let (copy, late) = (self.copy(call), self.tools.below(self.plan.copies_late_ms));
-            if at + late < CHAOS + 5_000 { self.at(at + late, Ev::Request { node: None, call: copy }); }
+            if at + late < self.plan.chaos_ms + 5_000 { self.at(at + late, Ev::Request { node: None, call: copy }); }
         }
     }
 
@@ -77,6 +82,13 @@ impl World {
     pub(super) fn topic_goes(&mut self, topic: TopicName) {
         let at = self.stamp();
         let call = self.order.called_for_all(at, move |(_, p)| p.topic == topic, offsets::Op::Clear);
+        self.order.repeats(call);
+    }
+
+    /// Positions of a group are past their retention: the same.
+    pub(super) fn places_go(&mut self, group: GroupId, partitions: BTreeSet<Partition>) {
+        let at = self.stamp();
+        let call = self.order.called_for_all(at, move |(g, p)| *g == group && partitions.contains(p), offsets::Op::Clear);
         self.order.repeats(call);
     }
 
@@ -124,7 +136,7 @@ impl World {
                 Ok(Response::Committed(results)) if results.iter().any(|(q, r)| *q == p && r.is_err()) => self.order.refused(id),
                 Ok(_) => self.order.returned(id, at),
                 Err(GroupError::UnknownGroup { .. }) if matches!(self.calls[call].command, Command::FetchOffsets { .. }) => self.order.answered(id, at, offsets::Op::Fetch { found: None }),
-                Err(GroupError::Unavailable { .. }) => {}
+                Err(GroupError::Unavailable { .. }) if !shell::nothing_done(result) => {}
                 Err(_) => self.order.refused(id),
             }
         }
