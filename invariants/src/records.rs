@@ -48,7 +48,8 @@ pub fn judge(processes: &[Process], at_the_end: &BTreeMap<String, i64>) -> Judge
 /// The commits and fetches of all members, and the look at the end. Records of one process are in the order in which it wrote them.
 fn in_order(processes: &[Process], at_the_end: &BTreeMap<String, i64>) -> History<String, Offsets> {
     let mut order: History<String, Offsets> = History::default();
-    let (mut open, mut places): (BTreeMap<(&str, u64, &str), CallId>, BTreeSet<&str>) = Default::default();
+    let mut open: BTreeMap<(&str, u64, &str), CallId> = BTreeMap::new();
+    let mut places: BTreeSet<&str> = BTreeSet::new();
     for r in processes.iter().flat_map(|p| &p.records) {
         match r {
             Record::Commits { at, member, call, partition, token, seq, offset } => {
