@@ -185,7 +185,7 @@ impl Machine {
         // Up to a tenth shorter, so that members whose waits began with one change do not come back in step.
         let wait_ms = self.may_wait_ms().saturating_sub(self.random(self.may_wait_ms() / 10 + 1));
         self.tickets += 1;
-        let revision = if joins { self.seen } else { self.applied };
+        let revision = if joins || seeded::on(93) { self.seen } else { self.applied };
         let ticket = Ticket { number: self.tickets, life: self.life, sent_at: now, revision, wait_ms };
         self.in_flight = Some(ticket);
         let c = &self.config;
@@ -200,7 +200,7 @@ impl Machine {
             rebalance_timeout_ms: joins.then_some(c.rebalance_timeout_ms),
             subscribed_topics: joins.then(|| c.topics.clone()),
             assignor: c.assignor.clone().filter(|_| joins),
-            owned: Some(by_topic(self.held.keys())),
+            owned: Some(by_topic(self.held.iter().filter(|(_, h)| h.state != Use::Revoking || !seeded::on(93)).map(|(p, _)| p))),
             assignment_revision: Some(revision),
             wait_ms,
             timeout_ms: Some(timeout_ms),

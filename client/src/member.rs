@@ -145,7 +145,7 @@ impl Member {
     pub async fn commit(&self, offsets: &[Offset], limit: Duration) -> Result<Vec<CommitResult>, Error> {
         // Every try of one commit has one number: a later commit that overtakes it makes it stale, never the other way round.
         let identity = self.shared.identity(|i| {
-            i.commit_seq += 1;
+            if !crate::seeded::on(92) || i.commit_seq == 0 { i.commit_seq += 1; }
             i.clone()
         });
         let offsets = offsets.iter().map(|o| CommitOffset {

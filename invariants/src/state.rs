@@ -12,6 +12,8 @@ pub struct Judge {
     looked: BTreeMap<(u64, u16), u64>,
     /// Groups that were ever seen.
     looked_at: BTreeSet<(u16, GroupId)>,
+    /// A group that is poisoned on purpose: it, and no other, may be quarantined.
+    pub poisoned: Option<GroupId>,
     /// How many history records a group may keep; None: not judged.
     history_max: Option<u64>,
     /// (shard, applied index) → the digest of the replica that was seen there first.
@@ -63,7 +65,7 @@ impl Judge {
 
     /// Now and then: the state of a shard at a node.
     pub fn sampled(&mut self, node: u64, no: u16, shard: &Shard) -> Verdict {
-        nothing_refused(node, shard)?;
+        if self.poisoned.is_none() { nothing_refused(node, shard)?; }
         let index = shard.state().sequence;
         if self.looked.insert((node, no), index) == Some(index) { return Ok(()) }
         if !self.first_at(no, index, shard)? { return Ok(()) }
@@ -160,7 +162,7 @@ impl Judge {
 
     /// What the state alone tells.
     fn group(&mut self, index: u64, id: &GroupId, g: &Group) -> Verdict {
-        if let Some(why) = &g.quarantined {
+        if let Some(why) = g.quarantined.as_ref().filter(|_| self.poisoned.as_ref() != Some(id)) {
             return broken("replay", format!("{id} is quarantined: {why}"));
         }
         one_owner(id, g)?;

@@ -293,6 +293,9 @@ impl Driver {
             let shard = self.slot.shard();
             (shard.leading().is_some(), shard.poll_timeout().is_some_and(|d| d <= now.mono_ms))
         };
+        if self.check.is_some() && seeded::on(96) {
+            self.checking.append(&mut self.ready);
+        }
         let every = if self.lapsed { 50 } else { CHECK_EVERY_MS };
         let wanted = !self.ready.is_empty() || (due && !self.lapsed) || now.mono_ms >= self.last_check + every;
         if leading && self.check.is_none() && wanted {
@@ -351,6 +354,8 @@ impl Driver {
             };
             match (action, term) {
                 (None, _) => return,
+                #[cfg(madsim)]
+                (Some(Action::Propose(entry)), _) if let Some(group) = baton_raft::faults::poisons() => self.propose(entry.term, poisoned(entry, group).encode()),
                 (Some(Action::Propose(entry)), _) => self.propose(entry.term, entry.encode()),
                 (Some(Action::Work(work)), _) => self.compute(work),
                 // "Unknown" reveals nothing and needs no lease.
@@ -407,6 +412,17 @@ impl Driver {
             self.slot.shard().abandon(t);
         }
     }
+}
+
+/// What a leader with a bug would propose for a group: its batch ends with a record that does not fit.
+#[cfg(madsim)]
+fn poisoned(mut entry: baton_coordinator::record::LogEntry, group: &str) -> baton_coordinator::record::LogEntry {
+    use baton_coordinator::{ids::{FencingToken, Partition}, record::Record};
+    for b in entry.batches.iter_mut().filter(|b| b.group.as_str() == group) {
+        baton_raft::faults::count("poison record proposed");
+        b.records.push(Record::HoldReleased { partition: Partition::new("nobody's", 0), token: FencingToken(1) });
+    }
+    entry
 }
 
 fn lost() -> GroupError { GroupError::Unavailable { reason: "the node that answers lost the leadership of the group's shard, or its lease".into() } }

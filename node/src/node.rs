@@ -15,6 +15,7 @@ use baton_coordinator::{
     command::{GroupError, Request, Response},
     ids::{GroupId, Millis},
     metadata::{MetaCommand, Metadata},
+    seeded,
     shard::shard_of,
 };
 use baton_raft::{RaftConfig, Cuts, ForwardHandler, GroupHandle, NodeId, RaftNode, StateMachine};
@@ -182,7 +183,8 @@ impl Node {
                 Some(n) => match forward::call(inner, n, &Call::Request(Box::new(request.clone())), wait).await {
                     Ok(Answer::Done(result)) => Outcome::Done(result),
                     Ok(_) => Outcome::Done(Err(GroupError::Unavailable { reason: format!("node {n} gave an answer of another kind") })),
-                    Err(CallError::Unknown(reason)) => Outcome::Done(Err(GroupError::Unavailable { reason })),
+                    Err(CallError::Unknown(reason)) if !seeded::on(94) => Outcome::Done(Err(GroupError::Unavailable { reason })),
+                    Err(CallError::Unknown(reason)) => Outcome::NotTaken(reason),
                     Err(CallError::NotTaken(reason)) => Outcome::NotTaken(reason),
                 },
                 None => Outcome::NotTaken(format!("shard {shard} has no leader that this node knows of")),

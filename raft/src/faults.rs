@@ -37,6 +37,8 @@ pub struct Host {
     pub knows_level: Option<u16>,
     /// Entries of this Raft group are not applied for now: what is known of it grows old.
     pub holds_back: Option<u16>,
+    /// What it proposes for this group of members has a record that does not fit: a leader with a bug.
+    pub poisons: Option<&'static str>,
 }
 
 /// Where a host is stopped: the name of the point, the Raft group (none: any), and how often it is passed before.
@@ -135,6 +137,8 @@ pub fn knows(level: u16) -> bool {
     known
 }
 
+/// The group for which this host proposes what cannot be replayed.
+pub fn poisons() -> Option<&'static str> { here(|h| h.poisons).flatten() }
 /// Waits as long as this host holds the entries of a group back.
 pub async fn hold_back(group: u16) {
     while here(|h| h.holds_back == Some(group)).unwrap_or(false) {

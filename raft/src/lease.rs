@@ -38,6 +38,7 @@ impl Lease {
 }
 
 async fn check(raft: Raft, age: Duration, mut queue: mpsc::UnboundedReceiver<Question>) {
+    let age = if baton_storage::seeded::on(91) { age * 4 } else { age };
     let option = LinearizerOption::new(Some(age), false).with_wait_timeout(Duration::ZERO);
     while let Some(first) = queue.recv().await {
         let mut waiting = vec![first];

@@ -120,6 +120,8 @@ impl MachineHost {
         if cut.as_ref().is_some_and(|c| c.bug != CutBug::AheadOfLog) {
             self.log.barrier().await?;
         }
+        // The disk may have filled up since the caller looked.
+        self.room(cut).await?;
         crate::failpoint!("checkpoint about to be written", self.group);
         let mut writer = cut.take().ok_or_else(broken)?;
         let written = Rt::spawn_blocking(move || {
@@ -135,6 +137,26 @@ impl MachineHost {
         let mut hosted = self.lock()?;
         (0..count).for_each(|_| hosted.machine.written());
         Ok(())
+    }
+
+    /// Waits until there is room for a write to the store, which does not survive a full disk.
+    async fn room(&self, cut: &Option<GroupCut>) -> io::Result<()> {
+        while cut.as_ref().ok_or_else(broken)?.free()? < ROOM {
+            Rt::sleep(AGAIN).await;
+        }
+        Ok(())
+    }
+
+    /// Saves a snapshot as its file; on a full disk as soon as there is room: an error would end the group, and there may be room again soon.
+    async fn save(&self, mut snapshot: Snapshot) -> io::Result<Snapshot> {
+        loop {
+            let (back, saved) = save(&self.file, snapshot).await?;
+            match saved {
+                Err(e) if e.kind() == io::ErrorKind::StorageFull => Rt::sleep(AGAIN).await,
+                other => return other.map(|()| back),
+            }
+            snapshot = back;
+        }
     }
 
     /// For tests: puts a bug back.
@@ -171,9 +193,7 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
         }
         let host = &self.host;
         let mut cut = host.cut.lock().await;
-        while cut.as_ref().ok_or_else(broken)?.free()? < ROOM {
-            Rt::sleep(AGAIN).await;
-        }
+        host.room(&cut).await?;
         host.write(&mut cut).await?;
         let writer = cut.take().ok_or_else(broken)?;
         let (writer, dumped) = Rt::spawn_blocking(move || {
@@ -185,18 +205,11 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
         let Standing { last, membership } = writer.standing();
         *cut = Some(writer);
         drop(cut);
-        let mut snapshot = Snapshot { meta: SnapshotMeta { last_log_id: last, last_membership: membership }, snapshot: dumped? };
-        // An error would end the group, and there may be room again soon.
-        loop {
-            crate::failpoint!("snapshot about to be saved", host.group);
-            let (back, saved) = save(&host.file, snapshot).await?;
-            crate::failpoint!("snapshot saved", host.group);
-            match saved {
-                Err(e) if e.kind() == io::ErrorKind::StorageFull => Rt::sleep(AGAIN).await,
-                other => return other.map(|()| back),
-            }
-            snapshot = back;
-        }
+        let snapshot = Snapshot { meta: SnapshotMeta { last_log_id: last, last_membership: membership }, snapshot: dumped? };
+        crate::failpoint!("snapshot about to be saved", host.group);
+        let snapshot = host.save(snapshot).await?;
+        crate::failpoint!("snapshot saved", host.group);
+        Ok(snapshot)
     }
 }
 
@@ -262,10 +275,13 @@ impl RaftStateMachine<TypeConfig> for MachineHost {
         let mut cut = self.cut.lock().await;
         let pairs: Vec<Pair> = undump(&data).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, format!("group {}: the snapshot cannot be read", self.group)))?;
         // Durable before the file has its name: with it a start accepts a snapshot beyond the log's end (`safety.md` 28).
-        self.log.announce(meta.last_log_id).await?;
+        if !baton_storage::seeded::on(95) {
+            self.log.announce(meta.last_log_id).await?;
+        }
         crate::failpoint!("installation announced", self.group);
-        save(&self.file, Snapshot { meta: meta.clone(), snapshot: data }).await?.1?;
+        self.save(Snapshot { meta: meta.clone(), snapshot: data }).await?;
         crate::failpoint!("installation saved", self.group);
+        self.room(&cut).await?;
         let mut writer = cut.take().ok_or_else(broken)?;
         let at = Standing { last: meta.last_log_id, membership: meta.last_membership.clone() };
         let written = Rt::spawn_blocking(move || {

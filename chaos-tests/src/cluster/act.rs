@@ -53,6 +53,18 @@ pub enum Act {
     EmptyDisk { node: u64, ms: Ms },
     /// The shard's leader learns nothing of topics and settings for a while.
     OldMetadata { shard: u64, ms: Ms },
+    /// A member's answers come later than the ones after them, while others join.
+    LateAnswers { member: u64, by: Ms },
+    /// A member whose clock is slow hears nothing and is not heard, while the clocks of the nodes are fast, both by as much as the margins allow for.
+    CutAtBound { member: u64, ms: Ms },
+    /// The log has a record that cannot be replayed: the group that it is about is quarantined, all others go on, and all nodes start again with it.
+    Poison { group: u64 },
+    /// An administrator resets offsets while members hold the partitions, and again as soon as the last of them is going.
+    ResetOffsets { group: u64, to: i64 },
+    /// A process with an instance id leaves or dies, and another takes its place under another member id.
+    StaticRestart { group: u64, how: u64, ms: Ms },
+    /// Two processes are started under one instance id.
+    TwoInstances { group: u64, ms: Ms },
     Join { group: u64 },
     JoinStorm { group: u64, members: u64 },
     /// Joins, dies, joins, dies.
@@ -86,9 +98,8 @@ pub const INSTALL: [&str; 5] = ["installation announced", "snapshot file written
 /// Those that every node passes again and again.
 pub const OFTEN: [&str; 6] = ["records durable, nobody told", "entry about to be applied", "entry applied, nobody told", "checkpoint about to be written", "checkpoint written", "answer about to leave"];
 /// Everything that must happen in a batch of stories: a fault that never fires proves nothing.
-pub const KINDS: [&str; 63] = [
-    "answer late",
-
+pub const KINDS: [&str; 70] = [
+    "answer late", "answer behind later ones", "member cut off at the bound of clocks", "poison record", "poisoned group repaired", "offsets reset under live members", "static member restarted", "two processes under one instance id",
     "leader killed", "node killed", "all nodes killed", "node killed in mid-write", "node paused", "leader paused", "all nodes paused", "nodes deaf to each other", "leader alone cut off", "network split",
     "link cut one way", "link flaps", "follower bounced under a lease", "vote forgotten", "messages lost", "messages late", "leadership transferred", "rolling restart", "restart with other settings",
     "earlier version among later ones", "node killed at a point", "node paused at a point", "wall clock jumps", "leader whose wall clock is a month ahead", "slow disk", "full disk", "sync failed",
@@ -105,6 +116,11 @@ impl Act {
     /// How long its effect may last.
     pub fn lasts(&self) -> Ms {
         match self {
+            Act::LateAnswers { by, .. } => by + 4_000,
+            Act::Poison { .. } => 9_000,
+            Act::ResetOffsets { .. } => 8_000,
+            Act::StaticRestart { ms, .. } | Act::TwoInstances { ms, .. } => ms + 3_000,
+            Act::CutAtBound { ms, .. } => *ms + 4_000,
             Act::CutLeader { ms, .. } | Act::Split { ms, .. } | Act::CutMember { ms, .. } => *ms,
             Act::KillAll { down } => down + 2_000,
             Act::PauseAll { ms, .. } => ms + 4_000,
@@ -118,7 +134,8 @@ impl Act {
     /// Left half done it would leave the cluster, or what is known of it, in disorder.
     pub fn must_end(&self) -> bool {
         matches!(self, Act::FlipBit { .. } | Act::EmptyDisk { .. } | Act::OldCopy { .. } | Act::OldVersion { .. } | Act::ForgetVote { .. } | Act::DeleteTopic { .. } | Act::DeleteGroup { .. }
-            | Act::StopClock { .. } | Act::FailSync { .. } | Act::ChangeSession { .. } | Act::Trap { .. } | Act::CrashInstall { .. } | Act::JoinStorm { .. } | Act::FlapMember { .. } | Act::GrowTopic { .. })
+            | Act::StopClock { .. } | Act::FailSync { .. } | Act::ChangeSession { .. } | Act::Trap { .. } | Act::CrashInstall { .. } | Act::JoinStorm { .. } | Act::FlapMember { .. } | Act::GrowTopic { .. }
+            | Act::LateAnswers { .. } | Act::Poison { .. } | Act::ResetOffsets { .. } | Act::StaticRestart { .. } | Act::TwoInstances { .. })
     }
     /// The name under which it is counted.
     pub fn kind(&self) -> &'static str {
@@ -157,6 +174,12 @@ impl Act {
             Act::OldCopy { .. } => "old copy refused",
             Act::EmptyDisk { .. } => "empty disk refused",
             Act::OldMetadata { .. } => "leader with old metadata",
+            Act::LateAnswers { .. } => "answer behind later ones",
+            Act::CutAtBound { .. } => "member cut off at the bound of clocks",
+            Act::Poison { .. } => "poison record",
+            Act::ResetOffsets { .. } => "offsets reset under live members",
+            Act::StaticRestart { .. } => "static member restarted",
+            Act::TwoInstances { .. } => "two processes under one instance id",
             Act::Join { .. } => "member joins",
             Act::JoinStorm { .. } => "join storm",
             Act::FlapMember { .. } => "member flaps",

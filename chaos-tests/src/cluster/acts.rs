@@ -1,6 +1,7 @@
 //! Carries out an act on nodes, links and clocks, and says whether it could be done to anybody. Disks are in `disks`, people and topics in `users`.
 
 use super::{
+    DRIFT_PPM,
     act::Act,
     disks,
     plan::Ms,
@@ -26,6 +27,12 @@ pub async fn carry_out(world: &Arc<World>, topics: &Topics, act: Act) {
         Act::DieAtOperation { .. } | Act::SlowDisk { .. } | Act::FullDisk { .. } | Act::FailSync { .. } | Act::FlipBit { .. } | Act::OldCopy { .. } | Act::EmptyDisk { .. } => disks::carry_out(world, &act).await,
         Act::KillLeader { shard: s, down } => match world.leader(shard(world, *s)) { Some(n) => bounce(world, &[n], *down, false).await, None => false },
         Act::KillNode { node, down } => bounce(world, &[*node], *down, false).await,
+        // Half of the time one power cut for all: what nobody had synced is gone everywhere.
+        Act::KillAll { down } if thread_rng().gen_bool(0.5) => {
+            NODES.filter(|n| world.is_free(*n)).for_each(|n| world.kill_as(n, Crash::LoseUnsynced));
+            bounce(world, &NODES.collect::<Vec<_>>(), *down, false).await;
+            true
+        }
         Act::KillAll { down } => bounce(world, &NODES.collect::<Vec<_>>(), *down, false).await,
         Act::PauseNode { node, ms } => hold(world, &[*node], *ms).await,
         Act::PauseLeader { shard: s, ms } => match world.leader(shard(world, *s)) { Some(n) => hold(world, &[n], *ms).await, None => false },
@@ -152,6 +159,10 @@ async fn split(world: &World, s: u64, odd: bool, ms: Ms) -> bool {
 async fn bounce_under_lease(world: &World, s: u64) -> bool {
     let Some(leader) = world.leader(shard(world, s)) else { return false };
     let (first, second) = (leader % 3 + 1, (leader + 1) % 3 + 1);
+    if world.plan.aimed {
+        // As far apart as the margins allow for: the leader's lease lasts long, the others' patience does not.
+        for n in NODES { faults::drift(world.host(n), if n == leader { -DRIFT_PPM } else { DRIFT_PPM }); }
+    }
     world.link(leader, first, false);
     pause(thread_rng().gen_range(600..1_500)).await;
     world.link(leader, second, false);
@@ -211,6 +222,9 @@ async fn old_version(world: &World, node: u64, ms: Ms) -> bool {
     // Where nothing else is done to anybody: it must not keep the leadership of what it cannot serve.
     if world.plan.aimed {
         for s in 0..world.plan.shards {
+            // It is given what it cannot serve, and has to give it away again.
+            let stopped = |w: &World| w.seen().nodes.get(&node).and_then(|n| n.standing(s)).is_some_and(|(_, _, stopped)| stopped.is_some());
+            if stopped(world) && transfer(world, s, node).await { pause(1_000).await; }
             let stuck = |w: &World| w.leader(s) == Some(node) && w.seen().nodes.get(&node).and_then(|n| n.standing(s)).is_some_and(|(_, _, stopped)| stopped.is_some());
             let end = world.now() + 5_000;
             while stuck(world) && world.now() < end { pause(100).await; }

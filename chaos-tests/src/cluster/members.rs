@@ -53,6 +53,11 @@ pub fn start(world: &Arc<World>, g: u64) -> String {
     let name = format!("w{}", world.seen().processes.len());
     start_as(world, name.clone(), name, g)
 }
+/// Starts a process with an instance id. `dead`: its operator says that the one before is.
+pub fn start_instance(world: &Arc<World>, g: u64, instance: &str, dead: bool) -> String {
+    let name = format!("w{}", world.seen().processes.len());
+    start_with(world, name.clone(), name, g, Some((instance.to_string(), dead)))
+}
 /// Starts a second process under the id of another.
 pub fn twin(world: &Arc<World>, first: &str) -> Option<String> {
     let (g, member_id) = {
@@ -66,7 +71,8 @@ pub fn twin(world: &Arc<World>, first: &str) -> Option<String> {
     if let Some(p) = world.seen().processes.get_mut(&name) { p.removed = true; }
     Some(name)
 }
-fn start_as(world: &Arc<World>, name: String, member_id: String, g: u64) -> String {
+fn start_as(world: &Arc<World>, name: String, member_id: String, g: u64) -> String { start_with(world, name, member_id, g, None) }
+fn start_with(world: &Arc<World>, name: String, member_id: String, g: u64, instance: Option<(String, bool)>) -> String {
     let computer = world.computer(&name);
     let leave = Arc::new(AtomicBool::new(false));
     let process = Process {
@@ -75,7 +81,8 @@ fn start_as(world: &Arc<World>, name: String, member_id: String, g: u64) -> Stri
     };
     world.seen().processes.insert(name.clone(), process);
     world.event(format!("{name} starts in {}{}", group(g), if name == member_id { String::new() } else { format!(" as {member_id}") }));
-    computer.spawn(work(world.clone(), name.clone(), member_id, g, leave));
+    if let Some((i, _)) = &instance { world.event(format!("{name} has the instance id {i}")); }
+    computer.spawn(work(world.clone(), name.clone(), member_id, g, instance, leave));
     name
 }
 
@@ -177,11 +184,13 @@ fn write(world: &World, name: &str, group: &str, guard: &Guard) {
     world.verdict(verdict);
 }
 
-async fn work(world: Arc<World>, name: String, member_id: String, g: u64, leave: Arc<AtomicBool>) {
+async fn work(world: Arc<World>, name: String, member_id: String, g: u64, instance: Option<(String, bool)>, leave: Arc<AtomicBool>) {
     let (w, n) = (world.clone(), name.clone());
     let listener = Worker { world: world.clone(), name: name.clone(), group: group(g) };
     let nodes: Vec<String> = NODES.map(http).collect();
-    let member = Member::builder(nodes, group(g)).topics([topic(g)]).member_id(&member_id).rebalance_timeout(Duration::from_secs(8))
+    let mut builder = Member::builder(nodes, group(g));
+    if let Some((instance, dead)) = instance { builder = builder.instance_id(instance).predecessor_dead(dead); }
+    let member = builder.topics([topic(g)]).member_id(&member_id).rebalance_timeout(Duration::from_secs(8))
         .long_poll(Duration::from_millis(world.plan.long_poll_ms)).listener(listener).on_event(move |e| hear(&w, &n, e)).spawn().await;
     let member = match member {
         Ok(m) => m,

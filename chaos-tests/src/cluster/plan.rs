@@ -39,6 +39,8 @@ pub struct Plan {
     pub readers: u64,
     /// The copies that are still out at the end come when they are so old.
     pub quiet_ms: Ms,
+    /// Clocks of members lose, and those of nodes gain, as much as the margins allow for.
+    pub at_bound: bool,
     /// Only one thing is done at a time, and what should come of it must.
     pub aimed: bool,
     /// In order of time.
@@ -54,7 +56,7 @@ pub const DRIFT_PPM: i64 = 50_000;
 /// What a random mix is made of: one number for each kind of `draw_act`.
 const ACTS: u64 = 44;
 /// The kinds that stories are aimed at, one at a time while members come and go.
-const AIMED: [u64; 19] = [2, 6, 9, 17, 21, 34, 35, 36, 36, 37, 38, 39, 39, 40, 31, 24, 30, 30, 43];
+const AIMED: [u64; 28] = [2, 6, 9, 17, 21, 34, 35, 36, 36, 37, 37, 38, 39, 39, 40, 31, 24, 30, 30, 43, 44, 44, 45, 45, 46, 47, 48, 49];
 /// More rarely drawn in a random mix: they take a node away for long.
 const HEAVY: [u64; 5] = [2, 34, 37, 39, 43];
 
@@ -71,7 +73,7 @@ impl Plan {
             drift_ppm: *r.pick(&[0, 0, 10_000, DRIFT_PPM, DRIFT_PPM]).unwrap_or(&0),
             copies: (rate(&mut r, 50, 60), *r.pick(&[300, 3_000, 20_000, 120_000]).unwrap_or(&300)), half_open: rate(&mut r, 40, 15), slow_answers: (rate(&mut r, 40, 500), *r.pick(&[100, 1_300]).unwrap_or(&100)),
             peer_copies: (rate(&mut r, 40, 40) as u32, *r.pick(&[20, 400, 4_000]).unwrap_or(&20)), late_timers: (rate(&mut r, 40, 50) as u32, *r.pick(&[20, 200]).unwrap_or(&20)),
-            zombie_pct: rate(&mut r, 40, 60), readers: r.below(3), quiet_ms: 0, aimed: r.pct(40), acts: Vec::new(), calm_at: BEGIN + r.range(12_000, 28_000),
+            zombie_pct: rate(&mut r, 40, 60), readers: r.below(3), quiet_ms: 0, at_bound: false, aimed: r.pct(45), acts: Vec::new(), calm_at: BEGIN + r.range(12_000, 28_000),
         };
         if plan.copies.1 == 120_000 && plan.copies.0 > 0 && r.pct(25) { plan.quiet_ms = 100_000; }
         if plan.aimed { plan.aim(&mut r) } else { plan.mix(&mut r) }
@@ -95,6 +97,10 @@ impl Plan {
         let kind = *r.pick(&AIMED).unwrap_or(&AIMED[0]);
         // Only those who missed more than the log keeps are given a snapshot.
         if kind == 43 { (self.snapshot_every, self.commit_pct) = (r.range(15, 40), 40); }
+        // Few members with many partitions: somebody has to give one to whoever joins.
+        if kind == 44 { (self.members, self.partitions, self.long_poll_ms, self.session_ms) = (2, 7, 0, 6_000); }
+        // The answer before the cut was on its way for as long as a member waits.
+        if kind == 45 { (self.at_bound, self.long_poll_ms, self.session_ms) = (true, 700, 6_000); }
         let mut at = BEGIN;
         for _ in 0..r.range(1, 3) {
             let act = self.draw_act(kind, r);
@@ -159,6 +165,12 @@ impl Plan {
             37 => if self.aimed || r.pct(50) { Act::OldCopy { node, age: r.range(6_000, 9_000) } } else { Act::StopClock { member: any, ms: self.session_ms * 3 } },
             38 => Act::Twin { member: any, ms: long },
             43 => Act::CrashInstall { node, point: r.pick(&INSTALL).unwrap_or(&INSTALL[0]), ms: r.range(4_000, 9_000), down: down / 4 },
+            44 => Act::LateAnswers { member: any, by: r.range(2_000, self.session_ms * 4 / 5) },
+            45 => Act::CutAtBound { member: any, ms: self.session_ms * 2 },
+            46 => Act::Poison { group: any },
+            47 => Act::ResetOffsets { group: any, to: r.below(40) as i64 },
+            48 => Act::StaticRestart { group: any, how: r.below(3), ms: r.range(500, 4_000) },
+            49 => Act::TwoInstances { group: any, ms: r.range(1_000, self.session_ms * 2) },
             39 => Act::OldVersion { node: if r.pct(60) { 0 } else { node }, ms: r.range(2_000, 6_000) },
             _ => match r.below(4) {
                 0 => Act::DeleteTopic { group: any, gone: *r.pick(&[0, 30, 2_500]).unwrap_or(&0) },

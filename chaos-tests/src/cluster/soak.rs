@@ -1,7 +1,7 @@
 //! Plays story after story for hours, of the cluster and of the core. A file remembers where it is, so that it goes on after a stop, and every failing
 //! seed with the acts that are enough to break it; beside the file each failing story lies as text and as a picture.
 
-use super::{Act, Outcome, Plan, plan::Ms, play_plan, play_seeds};
+use super::{Act, BUGS, OPEN, Outcome, Plan, plan::Ms, play_plan, play_seeds};
 use anyhow::{Context, Result, bail};
 use baton_core_sim::{plan::Fired, timeline::About};
 use serde::{Deserialize, Serialize};
@@ -26,8 +26,8 @@ struct State { next_seed: u64, next_core_seed: u64, simulated_ms: u64, worked_ms
 #[derive(Serialize, Deserialize)]
 struct Failed { net: String, seed: u64, invariant: String, what: String, enough: Vec<String> }
 
-/// Plays for `hours` of this machine's time with `jobs` threads.
-pub fn soak(hours: f64, file: &str, jobs: usize) -> Result<()> {
+/// Plays for `hours` of this machine's time with `jobs` threads; with a seeded bug it shows what becomes of stories that fail.
+pub fn soak(hours: f64, file: &str, jobs: usize, bug: u8) -> Result<()> {
     let mut state: State = match std::fs::read(file) {
         Ok(bytes) => serde_json::from_slice(&bytes).with_context(|| format!("{file} is not the state of a soak: give another --state"))?,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => State::default(),
@@ -39,20 +39,17 @@ pub fn soak(hours: f64, file: &str, jobs: usize) -> Result<()> {
     while bar.begin.elapsed().as_secs_f64() < hours * 3_600.0 {
         let (at, chunk) = (Instant::now(), 2 * jobs.max(1) as u64);
         let mut outcomes = Vec::new();
-        play_seeds(state.next_seed..state.next_seed + chunk, jobs, 0, |o| outcomes.push(o));
+        play_seeds(state.next_seed..state.next_seed + chunk, jobs, bug, |o| outcomes.push(o));
+        outcomes.sort_by_key(|o| o.seed);
         for o in outcomes {
             state.simulated_ms += o.simulated_ms;
             let Fired(fired) = &o.fired;
             for (what, n) in fired { *state.fired.entry(what.to_string()).or_default() += n; }
-            if o.broken.is_some() { state.failed.push(cluster_failed(&o, &kept, &state.failed)?); }
+            if o.broken.is_some() { state.failed.push(cluster_failed(&o, &kept, &state.failed, bug)?); }
         }
         state.next_seed += chunk;
         for seed in state.next_core_seed..state.next_core_seed + chunk * CORE {
-            let o = baton_core_sim::run(seed, 0, false);
-            if let Some((ms, why)) = o.broken {
-                println!("\ncore seed {seed}: {} at {ms} ms: {}\n  replay: cargo xtask sim replay {seed}", why.invariant, why.what);
-                state.failed.push(Failed { net: "core".into(), seed, invariant: why.invariant.into(), what: why.what, enough: Vec::new() });
-            }
+            if baton_core_sim::run(seed, bug, false).broken.is_some() { state.failed.push(core_failed(seed, &kept, bug)?); }
         }
         state.next_core_seed += chunk * CORE;
         state.worked_ms += at.elapsed().as_millis() as u64;
@@ -81,17 +78,35 @@ impl Bar {
     }
 }
 
+fn with(bug: u8) -> String { if bug > 0 { format!(" --bug {bug}") } else { String::new() } }
+fn named(bug: u8) -> Option<String> { BUGS.iter().chain(&OPEN).find(|b| b.number == bug).map(|b| b.what.to_string()) }
+fn write(path: PathBuf, text: String) -> Result<()> {
+    if let Some(folder) = path.parent() { std::fs::create_dir_all(folder).with_context(|| format!("{} cannot be made", folder.display()))?; }
+    std::fs::write(&path, text).with_context(|| format!("{} cannot be written", path.display()))
+}
+
+/// Keeps a failing story of the core: it is played again, so that it is told.
+fn core_failed(seed: u64, kept: &Path, bug: u8) -> Result<Failed> {
+    let o = baton_core_sim::run(seed, bug, true);
+    let Some((ms, why)) = &o.broken else { bail!("core seed {seed} failed and does not when it is played again: the simulation does not repeat") };
+    let replay = format!("cargo xtask sim replay {seed}{}", with(bug));
+    println!("\ncore seed {seed}: {} at {ms} ms: {}\n  replay: {replay}", why.invariant, why.what);
+    write(kept.join(format!("core-{seed}.txt")), format!("{}: {}\n\n{:#?}\n\n{}\n\n{}\n", why.invariant, why.what, o.plan, o.story.join("\n"), o.state))?;
+    let about = About { title: format!("Core simulation, seed {seed}"), replay, bug: named(bug), story: &o.story };
+    write(kept.join(format!("core-{seed}.html")), o.timeline.html(&about))?;
+    Ok(Failed { net: "core".into(), seed, invariant: why.invariant.into(), what: why.what.clone(), enough: Vec::new() })
+}
+
 /// Keeps a failing story, and finds out which of its acts are enough.
-fn cluster_failed(o: &Outcome, kept: &Path, before: &[Failed]) -> Result<Failed> {
+fn cluster_failed(o: &Outcome, kept: &Path, before: &[Failed], bug: u8) -> Result<Failed> {
     let Some((ms, why)) = &o.broken else { bail!("seed {} did not fail", o.seed) };
-    println!("\ncluster seed {}: {} at {ms} ms: {}\n  replay: cargo xtask sim cluster replay {}", o.seed, why.invariant, why.what, o.seed);
-    std::fs::create_dir_all(kept).with_context(|| format!("{} cannot be made", kept.display()))?;
-    let name = |ext: &str| -> PathBuf { kept.join(format!("cluster-{}.{ext}", o.seed)) };
-    let write = |path: PathBuf, text: String| std::fs::write(&path, text).with_context(|| format!("{} cannot be written", path.display()));
-    let about = About { title: format!("Simulated cluster, seed {}", o.seed), replay: format!("cargo xtask sim cluster replay {}", o.seed), bug: None, story: &o.story };
+    let replay = format!("cargo xtask sim cluster replay {}{}", o.seed, with(bug));
+    println!("\ncluster seed {}: {} at {ms} ms: {}\n  replay: {replay}", o.seed, why.invariant, why.what);
+    let name = |ext: &str| kept.join(format!("cluster-{}.{ext}", o.seed));
+    let about = About { title: format!("Simulated cluster, seed {}", o.seed), replay, bug: named(bug), story: &o.story };
     write(name("html"), o.timeline.html(&about))?;
     let alike = before.iter().filter(|f| f.net == "cluster" && f.invariant == why.invariant).count() >= ALIKE;
-    let enough: Vec<String> = if alike { Vec::new() } else { shrink(o, |plan| play_plan(o.seed, plan, 0)).iter().map(|(at, act)| format!("{at} ms {act:?}")).collect() };
+    let enough: Vec<String> = if alike { Vec::new() } else { shrink(o, |plan| play_plan(o.seed, plan, bug)).iter().map(|(at, act)| format!("{at} ms {act:?}")).collect() };
     let said = if alike { "not looked for: it fails as others did".into() } else { enough.join("\n") };
     write(name("txt"), format!("{}: {}\n\nof its {} acts these are enough:\n{said}\n\n{:#?}\n\n{}\n", why.invariant, why.what, o.plan.acts.len(), o.plan, o.story.join("\n")))?;
     Ok(Failed { net: "cluster".into(), seed: o.seed, invariant: why.invariant.into(), what: why.what.clone(), enough })

@@ -5,6 +5,7 @@ use super::{
     members::{self, State, group, topic},
     plan::Ms,
     play::{as_admin, living, pause},
+    stories,
     world::{NODES, World, http},
 };
 use baton_client::{Admin, tap::{self, Fate}};
@@ -21,16 +22,16 @@ use std::{
 /// As the declarations say.
 pub type Topics = Arc<Mutex<BTreeMap<TopicName, i32>>>;
 fn set_topic(topics: &Topics, name: &str, partitions: i32) { topics.lock().expect("no holder panics").insert(TopicName::from(name), partitions); }
-fn admin() -> Admin { Admin::new(NODES.map(http)).expect("three addresses with ports") }
+pub fn admin() -> Admin { Admin::new(NODES.map(http)).expect("three addresses with ports") }
 pub fn shard_of_group(world: &World, g: u64) -> u16 { shard_of(&GroupId::from(group(g).as_str()), world.plan.shards) }
 
-fn victim(world: &World, n: u64) -> Option<(String, NodeId)> {
+pub fn victim(world: &World, n: u64) -> Option<(String, NodeId)> {
     let all = living(world);
     let name = all.get(n as usize % all.len().max(1))?.clone();
     let host = world.seen().processes.get(&name)?.host;
     Some((name, host))
 }
-fn lives(world: &World, name: &str) -> bool { world.seen().processes.get(name).is_some_and(|p| p.state != State::Dead) }
+pub fn lives(world: &World, name: &str) -> bool { world.seen().processes.get(name).is_some_and(|p| p.state != State::Dead) }
 
 pub async fn declare(world: &World, topics: &Topics, g: u64, partitions: i32) -> Result<(), String> {
     let done = as_admin(world, async move { admin().declare_topic(&topic(g), partitions).await }).await;
@@ -44,7 +45,7 @@ pub async fn session(world: &World, g: u64, ms: Ms) {
     let done = as_admin(world, async move { admin().patch(&format!("/v1/groups/{}/config", group(g)), &body).await }).await;
     world.event(format!("the session of {} becomes {ms} ms: {:?}", group(g), done.map(|d| d.map(|(status, _)| status))));
 }
-async fn delete(world: &World, path: String) -> Option<u16> { as_admin(world, async move { admin().delete(&path).await }).await?.ok().map(|(status, _)| status) }
+pub async fn delete(world: &World, path: String) -> Option<u16> { as_admin(world, async move { admin().delete(&path).await }).await?.ok().map(|(status, _)| status) }
 
 /// Carries out what is no fault of a node. False: there was nobody to do it to.
 pub async fn carry_out(world: &Arc<World>, topics: &Topics, act: &Act) -> bool {
@@ -131,6 +132,7 @@ pub async fn carry_out(world: &Arc<World>, topics: &Topics, act: &Act) -> bool {
             }
             None => false,
         },
+        Act::LateAnswers { .. } | Act::CutAtBound { .. } | Act::ResetOffsets { .. } | Act::StaticRestart { .. } | Act::TwoInstances { .. } | Act::Poison { .. } => stories::carry_out(world, act).await,
         Act::Session { group: g, ms } => { session(world, g % world.plan.groups, ms).await; true }
         _ => false,
     }
@@ -225,6 +227,7 @@ pub fn tamper(world: &Arc<World>) {
                 tap::copy(addr, method, path, body).await;
             });
         }
+        if let Some((until, by)) = world.late().get(&madsim::plugin::node()).copied() && world.now() < until && sent.path.ends_with("/heartbeat") { return Fate::Late(Duration::from_millis(by)); }
         if thread_rng().gen_range(0..1_000) < world.plan.half_open {
             world.fired("connection half open");
             return if thread_rng().gen_bool(0.5) { Fate::Swallowed } else { Fate::Unheard };

@@ -1,7 +1,7 @@
 //! The nodes of the cluster, their hosts and links, and everything that is seen of the story: events, story lines, what fired, what broke.
 //! Their disks are in `disks`.
 
-use super::{Broken, Plan, Report, Work, disks::Disks, judge::Judge, members::Process, order::Order, plan::Ms, timers::Timers};
+use super::{Broken, DRIFT_PPM, Plan, Report, Work, disks::Disks, judge::Judge, members::Process, order::Order, plan::Ms, timers::Timers};
 use baton_core_sim::{plan::Fired, timeline::Timeline};
 use baton_node::{Node, NodeConfig};
 use baton_raft::{RaftConfig, faults};
@@ -94,6 +94,8 @@ pub struct World {
     /// Acts under way that have to come to their end.
     pub acts_out: AtomicU64,
     care: Mutex<BTreeMap<u64, Care>>,
+    /// Hosts whose heartbeats are answered so much later, until then.
+    pub late: Mutex<BTreeMap<NodeId, (Ms, Ms)>>,
     /// One change of topics at a time.
     pub topics_change: tokio::sync::Mutex<()>,
     /// The end has come: copies that are still out need not come any more.
@@ -112,17 +114,13 @@ impl World {
         let disks = NODES.map(|id| (id, Disks::default())).collect();
         let world = Arc::new(World {
             plan, sim, start: Instant::now(), seen, disks: Mutex::new(disks), hosts: Mutex::default(), admin, next_address: AtomicU64::new(1), acts_out: AtomicU64::new(0),
-            care: Mutex::default(), topics_change: tokio::sync::Mutex::default(), over: false.into(),
+            care: Mutex::default(), late: Mutex::default(), topics_change: tokio::sync::Mutex::default(), over: false.into(),
         });
         for id in NODES {
             let w = world.clone();
             let host = world.sim.create_node().name(format!("n{id}")).ip([10, 0, 0, id as u8].into()).init(move || live(id, w.clone())).build().id();
             lock(&world.hosts).insert(id, host);
-            let most = world.plan.drift_ppm;
-            if most > 0 {
-                faults::drift(host, thread_rng().gen_range(-most..=most));
-                world.fired("clocks drift");
-            }
+            world.drift(host, DRIFT_PPM);
             faults::change(host, |h| (h.late, h.copies) = (world.plan.late_timers, world.plan.peer_copies));
         }
         world
@@ -148,10 +146,20 @@ impl World {
     pub fn computer(&self, name: &str) -> madsim::runtime::NodeHandle {
         let n = self.next_address.fetch_add(1, Ordering::Relaxed);
         let computer = self.sim.create_node().name(name).ip([10, 0, 2 + (n / 250) as u8, (n % 250) as u8 + 1].into()).build();
-        let most = self.plan.drift_ppm;
-        if most > 0 { faults::drift(computer.id(), thread_rng().gen_range(-most..=most)); }
+        self.drift(computer.id(), -DRIFT_PPM);
         computer
     }
+    /// Its clock drifts as the plan has it.
+    fn drift(&self, host: NodeId, at_bound: i64) {
+        let most = self.plan.drift_ppm;
+        if self.plan.at_bound {
+            faults::drift(host, at_bound);
+        } else if most > 0 {
+            faults::drift(host, thread_rng().gen_range(-most..=most));
+        }
+        if most > 0 { self.fired("clocks drift"); }
+    }
+    pub fn late(&self) -> MutexGuard<'_, BTreeMap<NodeId, (Ms, Ms)>> { lock(&self.late) }
     /// Runs beside everything, on a computer that nothing is done to.
     pub fn beside(&self, work: impl Future<Output = ()> + Send + 'static) {
         if let Some(h) = self.sim.get_node(self.admin) { h.spawn(work); }
