@@ -17,7 +17,7 @@ pub fn heartbeat(draft: &mut Draft, group: &GroupId, h: &ConsumerHeartbeat) -> R
     let looked_at = LookedAt::of(draft);
     let Admitted { member: id, before, had, gave_up } = admit(draft, group, h)?;
     let change = take_wish(draft, &id, &before, &wish(&before, h))?;
-    if change.bump || gave_up || draft.group().is_some_and(|g| g.epoch == 0) {
+    if change.bump || gave_up {
         draft.bump(if h.epoch == 0 { "joined" } else { "subscription" }, format!("{id} {}", if h.epoch == 0 { "joined" } else { "changed its subscription" }), Some(&id));
         refresh_metadata(draft, group, Bump::Done);
     } else {

@@ -497,6 +497,7 @@ fn a_conversion_on_an_older_image_frees_nothing() {
     a.rejoin(&mut w);
     consumer(&mut w, "m", v.epoch, None);
     assert_eq!(assigned(&w, &"m".into()).len() + assigned(&w, &a.id).len(), 5);
+}
 
 #[test]
 fn nobody_is_called_to_join_before_there_is_a_target_to_join_for() {
