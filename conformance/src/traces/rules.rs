@@ -120,6 +120,11 @@ impl Rules {
     /// Gives Baton's numbers to the epochs of Kafka's group.
     fn numbered(&mut self, kafka: &Value) -> Value {
         let mut g = kafka.clone();
+        // Made anew, or of the other protocol for a while: its epochs are others that may have the same numbers.
+        let goes_on = self.kafka["type"] == "consumer" && g["epoch"].as_i64() >= self.kafka["epoch"].as_i64();
+        if g["type"] != "consumer" || !goes_on {
+            self.epochs.clear();
+        }
         if g["type"] != "consumer" {
             return g;
         }
