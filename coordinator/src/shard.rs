@@ -362,6 +362,8 @@ impl Shard {
         }
         let waits: Vec<((GroupId, MemberId), Millis)> = l.held.iter().map(|(k, h)| (k.clone(), h.until)).collect();
         l.rearmed_at = now.mono_ms;
+        // What had fired and waits behind an entry in flight has not happened: it starts again in full like every timer (`safety.md` 19).
+        l.queue.retain(|w| !matches!(w.what, What::Timer(_)));
         // What was armed with an entry that is still in flight belongs to members and phases that the state does not have yet: it starts again too.
         let mut in_flight = Vec::new();
         if let Some(f) = &mut l.in_flight {

@@ -14,7 +14,7 @@ pub fn upgrade(draft: &mut Draft, group: &GroupId, epoch: Epoch) -> Result<bool,
     if epoch != 0 {
         return refused("it is a classic group, and this is no join".into());
     }
-    if c.members.is_empty() {
+    if c.members.is_empty() && c.phase == classic::Phase::Empty {
         draft.put(Record::Classic(Box::new(ClassicRecord::Closed)));
         return Ok(false);
     }
@@ -112,12 +112,7 @@ fn converted(draft: &Draft, c: &Classic) -> Result<Vec<ConvertedMember>, String>
 /// Converts a consumer group back if only classic members are left. With `because` they are called to a rebalance. True: it is a classic group now.
 /// Partitions that are held for a removed member keep it as it is: a classic group cannot hold them (`safety.md` 13).
 pub fn downgrade(draft: &mut Draft, because: Option<&str>) -> bool {
-    let limits = draft.context.limits;
-    let Some(g) = draft.group() else { return false };
-    let all_classic = !g.members.is_empty() && g.members.values().all(|m| m.classic.is_some());
-    if g.classic.is_some() || !all_classic || !g.holds.is_empty() || !limits.classic.migration.downgrades() || g.members.len() > limits.classic.members_max {
-        return false;
-    }
+    let Some(g) = draft.group().filter(|_| can_downgrade(draft)) else { return false };
     let Some(back) = converted_back(g, draft.context.time_ms) else { return false };
     let settled = g.state() == GroupState::Stable && g.members.iter().all(|(id, m)| m.assigned.keys().eq(g.target.get(id).into_iter().flatten()));
     let because = because.or((!settled).then_some("not every member has got what the consumer group meant for it"));
@@ -128,6 +123,14 @@ pub fn downgrade(draft: &mut Draft, because: Option<&str>) -> bool {
         draft.note("rebalance", reason.into(), None, Vec::new());
     }
     true
+}
+
+pub fn can_downgrade(draft: &Draft) -> bool {
+    let limits = draft.context.limits;
+    draft.group().is_some_and(|g| {
+        let all_classic = !g.members.is_empty() && g.members.values().all(|m| m.classic.is_some());
+        g.classic.is_none() && all_classic && g.holds.is_empty() && limits.classic.migration.downgrades() && g.members.len() <= limits.classic.members_max
+    })
 }
 
 /// The members as the classic protocol sees them, each with its target as its assignment; but what somebody holds, perhaps beyond its target, stays its own until a

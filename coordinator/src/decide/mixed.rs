@@ -46,6 +46,9 @@ fn join(draft: &mut Draft, group: &GroupId, j: &Join) -> Result<Response, GroupE
     let (before, replaces_consumer) = admit(draft, group, j, &id)?;
     speaks(draft, &id, j);
     let change = take_wish(draft, &id, &before, &wish(j, &before, &subscription))?;
+    if replaces_consumer && convert::can_downgrade(draft) {
+        return Ok(joins_as_the_last(draft, group, &id, protocol, &subscription, change));
+    }
     if change.bump {
         draft.bump("joined", format!("{id} joined by the classic protocol or changed its subscription"), Some(&id));
         refresh_metadata(draft, group, Bump::Done);
@@ -56,14 +59,30 @@ fn join(draft: &mut Draft, group: &GroupId, j: &Join) -> Result<Response, GroupE
     let owned = by_id(draft, group, &id, &subscription.owned);
     reconcile::reconcile_consumer(draft, &id, Some(&owned), change.subscription);
     look(draft, &looked_at, change.unresolved);
-    let generation = existing(draft, group)?.members.get(&id).map_or(0, |m| m.epoch);
-    if !(replaces_consumer && convert::downgrade(draft, None)) {
-        draft.effects.extend([Effect::Cancel(Due::JoinOf { member: id.clone() }), Effect::Heard(id.clone()), Effect::Arm(Due::SyncOf { member: id.clone() }, j.rebalance_timeout_ms)]);
-    }
+    draft.effects.extend([Effect::Cancel(Due::JoinOf { member: id.clone() }), Effect::Heard(id.clone()), Effect::Arm(Due::SyncOf { member: id.clone() }, j.rebalance_timeout_ms)]);
+    Ok(joined(draft, id, protocol))
+}
+
+fn joined(draft: &Draft, id: MemberId, protocol: String) -> Response {
+    let generation = draft.group().and_then(|g| g.members.get(&id)).map_or(0, |m| m.epoch);
     let answer = JoinedGeneration {
         member: id, generation, protocol_type: Some(CONSUMER.into()), protocol: Some(protocol), assigning_member: MemberId::default(), skip_assignment: false, members: Vec::new(),
     };
-    Ok(Response::Classic(ClassicAnswer::Joined(Box::new(answer))))
+    Response::Classic(ClassicAnswer::Joined(Box::new(answer)))
+}
+
+/// It takes the place of the last consumer member, and so the group is a classic one again. If its target is out of date by now, nothing is computed any more: a rebalance of the
+/// classic group decides, and the one who joined, whose generation is none of that group's, is told so when it syncs.
+fn joins_as_the_last(draft: &mut Draft, group: &GroupId, id: &MemberId, protocol: String, said: &Subscription, change: Change) -> Response {
+    let newer = |g: &Group| g.epoch > g.target_epoch || (!draft.context.facts_seen && !knows_all(draft, group, &g.subscribed_topics()));
+    let stale = change.bump || draft.group().is_some_and(newer);
+    if !stale {
+        let owned = by_id(draft, group, id, &said.owned);
+        reconcile::reconcile_consumer(draft, id, Some(&owned), change.subscription);
+    }
+    let answer = joined(draft, id.clone(), protocol);
+    convert::downgrade(draft, stale.then_some("the last consumer member was replaced by a classic one, and the target is out of date"));
+    answer
 }
 
 /// Its first strategy with what it says for it, if it fits: it is a consumer, and shares a strategy with all classic members, so that the group can be
@@ -167,7 +186,7 @@ fn sync(draft: &mut Draft, group: &GroupId, s: &classic::Sync) -> Result<Respons
         return refused(ClassicCode::InconsistentGroupProtocol, None);
     }
     // One that is giving back has joined for this epoch already: it is called when that is done.
-    if g.epoch > m.epoch && m.state != MemberState::UnrevokedPartitions {
+    if called_for(g) > m.epoch && m.state != MemberState::UnrevokedPartitions {
         draft.effects.push(Effect::ArmIfAbsent(Due::JoinOf { member: s.member.clone() }, m.rebalance_timeout_ms));
         return refused(ClassicCode::RebalanceInProgress, None);
     }
@@ -176,6 +195,10 @@ fn sync(draft: &mut Draft, group: &GroupId, s: &classic::Sync) -> Result<Respons
     draft.effects.extend([Effect::Cancel(Due::SyncOf { member: s.member.clone() }), Effect::Heard(s.member.clone())]);
     Ok(Response::Classic(answer))
 }
+
+/// The epoch that classic members are called to join for: that of the target, since there is nothing new to join for before (Kafka 4.3). Where no consumer member is left,
+/// whose heartbeat computes the next target, the one who joins does: they are called for the group's.
+fn called_for(g: &Group) -> Epoch { if g.members.values().any(|m| m.classic.is_none()) { g.target_epoch } else { g.epoch } }
 
 /// Partitions as the member reads them: in the version that it writes itself.
 pub fn assignment(partitions: Vec<Partition>, said: &[u8]) -> classic::Opaque {
@@ -190,7 +213,7 @@ fn heartbeat(draft: &mut Draft, group: &GroupId, b: &classic::Beat) -> Result<Re
         return refused(ClassicCode::IllegalGeneration, None);
     }
     let waits = || g.target.get(&b.member).into_iter().flatten().any(|p| !m.assigned.contains_key(p) && g.owners.contains_key(p));
-    let called = m.epoch < g.epoch || match m.state {
+    let called = m.epoch < called_for(g) || match m.state {
         MemberState::UnrevokedPartitions => true,
         MemberState::UnreleasedPartitions => !waits(),
         MemberState::Stable => false,

@@ -498,3 +498,28 @@ fn a_conversion_on_an_older_image_frees_nothing() {
     consumer(&mut w, "m", v.epoch, None);
     assert_eq!(assigned(&w, &"m".into()).len() + assigned(&w, &a.id).len(), 5);
 }
+
+#[test]
+fn nobody_is_called_to_join_before_there_is_a_target_to_join_for() {
+    let (mut w, mut a, mut b) = (world(|_| {}), client(1), client(2));
+    stable(&mut w, &mut [&mut a, &mut b], &[&[0, 1], &[2, 3]]);
+    consumer(&mut w, "m", 0, Some(&[]));
+    b.rejoin(&mut w);
+    // The other one goes: the epoch is bumped, and the next target comes with the consumer member's heartbeat.
+    w.ask(a.leave()).expect("it is a member");
+    assert!(w.group().epoch > w.group().target_epoch);
+    assert!(matches!(w.ask(b.sync(&[])), Ok(Response::Classic(ClassicAnswer::Synced { .. }))), "it is told what it has");
+    consumer(&mut w, "m", 2, None);
+    assert_eq!(code(&mut w, b.beat()), "REBALANCE_IN_PROGRESS");
+}
+
+#[test]
+fn a_leave_from_an_emptied_consumer_group_is_answered_member_by_member() {
+    let (mut w, mut a) = (world(|_| {}), client(1));
+    stable(&mut w, &mut [&mut a], &[&[0]]);
+    consumer(&mut w, "m", 0, Some(&[]));
+    w.pass(200_000);
+    assert!(w.group().members.is_empty() && w.group().classic.is_none());
+    let Ok(Response::Classic(ClassicAnswer::Left(results))) = w.ask(a.leave()) else { panic!("each has its own answer") };
+    assert_eq!(results[0].1, Err(ClassicCode::UnknownMemberId));
+}

@@ -234,3 +234,33 @@ fn a_late_loop_extends_every_deadline_by_its_lateness() {
     while waited.poll(w.now).is_some() {}
     assert!(waited.due(u64::MAX).iter().any(|(at, t)| format!("{t:?}").contains("ExpireSession") && *at > w.now.mono_ms), "it has a session again");
 }
+
+/// `safety.md` 19: a timer that had fired while an entry of its group was in flight, and was not decided before the lease lapsed, starts again in full.
+#[test]
+fn a_timer_that_waits_behind_an_entry_starts_again_after_a_lapse() {
+    let mut w = World::new(&[("t", 2)]);
+    let (mut a, mut b) = (Model::new("a", &["t"]), Model::new("b", &["t"]));
+    w.join(&mut a);
+    w.join(&mut b);
+    w.settle(&mut [&mut a, &mut b]);
+    let session = w.member("b").session_promised_ms;
+    let before_its_grant = w.member("b").joined_at;
+    w.ask(Command::Leave(Leave { member: b.id.clone(), incarnation: b.incarnation, assignment_revision: before_its_grant, is_static: false })).expect("it leaves");
+    assert_eq!(w.group().holds.len(), 1);
+    w.pass(session / 2);
+    w.steady(&mut a);
+    w.pass(session / 2 - 1);
+    w.auto_commit = false;
+    w.send(Command::Heartbeat(Model::new("c", &["t"]).join_request())); // in flight until it is committed below
+    w.pass(1); // the hold ends behind it
+    w.shard.lead(1, 1, w.now); // the lease had lapsed
+    w.auto_commit = true;
+    w.commit();
+    w.run();
+    assert_eq!(w.group().holds.len(), 1, "one full session more");
+    w.steady(&mut a);
+    w.pass(session - 1);
+    assert_eq!(w.group().holds.len(), 1);
+    w.pass(1);
+    assert_eq!(w.group().holds.len(), 0);
+}
