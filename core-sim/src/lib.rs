@@ -53,7 +53,7 @@ pub const BUGS: [SeededBug; 45] = [
     SeededBug { number: 46, what: "a static member that leaves for a while (-2) loses its place at once", caught_by: &["timers"] },
     SeededBug { number: 48, what: "a commit of an earlier generation accepted", caught_by: &["fencing"] },
     SeededBug { number: 49, what: "a target computed for a superseded epoch taken for the newest", caught_by: &["complete"] },
-    SeededBug { number: 56, what: "partitions of a member that an administrator removed are free at once", caught_by: &["one-believer"] },
+    SeededBug { number: 56, what: "partitions of a member that an administrator removed are free at once", caught_by: &["one-believer", "fencing"] },
     SeededBug { number: 57, what: "a Kafka member's null owned set taken as \"owns nothing\"", caught_by: &["one-believer"] },
     SeededBug { number: 52, what: "a dynamic classic member that did not come to the join phase stays in", caught_by: &["one-believer"] },
     SeededBug { number: 53, what: "a classic member of a consumer group is not called to rebalance", caught_by: &["live"] },
