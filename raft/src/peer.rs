@@ -341,7 +341,7 @@ impl Peers {
         }
         let address = shared.addresses.get(&to)?.clone();
         let (queue, requests) = mpsc::channel(4096);
-        tokio::spawn(run(address, shared.own.clone(), to, requests));
+        tokio::spawn(run(address, shared.own.clone(), to, !bulk, requests));
         let peer = Peer { queue };
         shared.open.insert((to, bulk), peer.clone());
         Some(peer)
@@ -352,8 +352,9 @@ impl Peers {
     }
 }
 
-/// Keeps one connection for as long as somebody has requests for it.
-async fn run(address: String, own: Own, to: NodeId, mut requests: mpsc::Receiver<Request>) {
+/// Keeps one connection for as long as somebody has requests for it. With `tell`, an operator hears once that a node is out of reach, and once that it is back.
+async fn run(address: String, own: Own, to: NodeId, tell: bool, mut requests: mpsc::Receiver<Request>) {
+    let mut out_of_reach = false;
     while let Some(first) = requests.recv().await {
         // The caller may have given up while the connection was down.
         if first.reply.is_closed() {
@@ -361,12 +362,17 @@ async fn run(address: String, own: Own, to: NodeId, mut requests: mpsc::Receiver
         }
         match connect(&address, &own, to).await {
             Ok(stream) => {
+                if tell && std::mem::take(&mut out_of_reach) {
+                    tracing::info!(node = to, address, "a node is reached again");
+                }
                 if let Err(e) = converse(stream, first, &mut requests).await {
                     tracing::debug!(peer = to, error = %e, "peer connection ended");
                 }
             }
             Err(e) => {
-                tracing::debug!(peer = to, address, error = %e, "cannot connect to peer");
+                if tell && !std::mem::replace(&mut out_of_reach, true) {
+                    tracing::warn!(node = to, address, error = %e, "a node is out of reach; it is tried again and again");
+                }
                 let mut failed = Some(first);
                 while let Some(request) = failed.take() {
                     // A dropped receiver has given up: nobody to tell.

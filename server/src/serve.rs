@@ -39,7 +39,7 @@ const LOOPBACK_SECRET: &[u8] = b"baton on loopback";
 
 pub fn run(args: Args) -> Result<ExitCode> {
     let stop = signals::stop_signals()?;
-    let filter = tracing_subscriber::EnvFilter::try_new(std::env::var("BATON_LOG").unwrap_or_else(|_| "info,openraft=warn".into())).context("BATON_LOG")?;
+    let filter = tracing_subscriber::EnvFilter::try_new(std::env::var("BATON_LOG").unwrap_or_else(|_| "info,openraft=error".into())).context("BATON_LOG")?;
     tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(false).with_env_filter(filter).init();
 
     let Settings { id, peers, peer, http, advertise, secret, segment_bytes, shards, limits } = settings(&args)?;
