@@ -26,10 +26,10 @@ pub fn one_owner(g: &Group, broken: &mut Vec<String>) {
         }
     };
     for (id, m) in &g.members {
-        for (p, x) in &m.assigned {
+        for (p, x) in m.assigned.iter() {
             claim(p, id, x.token, OwnerState::Assigned);
         }
-        for (p, x) in &m.pending {
+        for (p, x) in m.pending.iter() {
             claim(p, id, x.grant.token, OwnerState::PendingRevocation);
         }
     }

@@ -14,6 +14,7 @@ pub mod embedded;
 pub mod ids;
 pub mod invariants;
 pub mod metadata;
+pub mod partition_map;
 pub mod reconcile;
 pub mod record;
 pub mod regexes;

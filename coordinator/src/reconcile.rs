@@ -78,7 +78,7 @@ fn next(g: &Group, id: &MemberId, m: &Member, released: Vec<Partition>, draft: &
         });
     }
     let (mut granted, mut unreleased) = (Vec::new(), false);
-    for p in target.into_iter().filter(|p| !m.assigned.contains_key(*p)) {
+    for p in target.into_iter().filter(|p| !m.assigned.contains_key(p)) {
         // one-owner: assigned, pending or held anywhere else means: not yet. What this very step releases is free.
         let free = !g.owners.contains_key(p) || released.contains(p) || m.pending.contains_key(p);
         if free || seeded::on(2) {

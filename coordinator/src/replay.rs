@@ -298,7 +298,7 @@ fn joined(g: &mut Group, j: &Joined, last_token: &mut u64) -> Result<(), Violati
     for (p, x) in std::mem::take(&mut m.assigned) {
         m.pending.insert(p, Pending { grant: x, revoked_at: j.joined_at });
     }
-    for (p, x) in &mut m.pending {
+    for (p, x) in m.pending.iter_mut() {
         x.revoked_at = j.joined_at;
         if let Some(o) = g.owners.get_mut(p) {
             o.state = OwnerState::PendingRevocation;

@@ -564,7 +564,7 @@ impl Shard {
 fn without_pending(state: &State) -> State {
     let mut state = state.clone();
     for g in state.groups.values_mut().map(Arc::make_mut) {
-        let pending: Vec<Partition> = g.members.values_mut().flat_map(|m| std::mem::take(&mut m.pending).into_keys()).collect();
+        let pending: Vec<Partition> = g.members.values_mut().flat_map(|m| std::mem::take(&mut m.pending)).map(|(p, _)| p).collect();
         pending.iter().for_each(|p| { g.owners.remove(p); });
     }
     state

@@ -1,6 +1,6 @@
 //! What is replicated: the fold of the shard's log. Only `replay` changes it.
 
-use crate::{classic::{Classic, ClassicPart, Phase}, command::*, config::GroupConfig, ids::*, metadata::TopicFacts, shared::{PartitionSet, Shared}};
+use crate::{classic::{Classic, ClassicPart, Phase}, command::*, config::GroupConfig, ids::*, metadata::TopicFacts, partition_map::PartitionMap, shared::{PartitionSet, Shared}};
 use serde::{Deserialize, Serialize};
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -167,8 +167,8 @@ pub struct Member {
     pub epoch: Epoch,
     pub previous_epoch: Epoch,
     pub state: MemberState,
-    pub assigned: BTreeMap<Partition, Grant>,
-    pub pending: BTreeMap<Partition, Pending>,
+    pub assigned: PartitionMap<Grant>,
+    pub pending: PartitionMap<Pending>,
     pub assignment_revision: AssignmentRevision,
     /// The revision of its last accepted join: a join with an older one is a retry.
     pub joined_at: AssignmentRevision,

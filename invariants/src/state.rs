@@ -192,7 +192,7 @@ impl Judge {
 
     /// What the state must have because of the records so far, and of what was acknowledged.
     fn recorded(&mut self, id: &GroupId, g: &Group) -> Verdict {
-        for (p, grant) in g.members.values().flat_map(|x| &x.assigned) {
+        for (p, grant) in g.members.values().flat_map(|x| x.assigned.iter()) {
             let token = grant.token.0;
             if !self.granted.contains(&(token, id.clone(), p.clone())) {
                 return broken("fencing", format!("{id} {p}: no record granted token {token}"));

@@ -1,7 +1,7 @@
 //! The decided facts of a classic group, and their replay: the only code that changes `Classic`. A violation undoes the batch.
 
 use super::state::*;
-use crate::{command::*, ids::*, metadata::TopicFacts, record::Wish, replay::{Violation, draw}, seeded, state::*};
+use crate::{command::*, ids::*, metadata::TopicFacts, partition_map::PartitionMap, record::Wish, replay::{Violation, draw}, seeded, state::*};
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -157,7 +157,7 @@ fn upgraded(g: &mut Group, revision: AssignmentRevision, members: &[ConvertedMem
     (g.epoch, g.target_epoch) = (epoch, epoch);
     g.target.clear();
     for x in members {
-        let mut assigned = BTreeMap::new();
+        let mut assigned = PartitionMap::default();
         for (p, topic_id, token) in &x.assigned {
             draw(token.0, last_token)?;
             let owner = Owner { member: x.member.clone(), incarnation: Incarnation::default(), token: *token, state: OwnerState::Assigned };
@@ -174,7 +174,7 @@ fn upgraded(g: &mut Group, revision: AssignmentRevision, members: &[ConvertedMem
         let m = Member {
             protocol: Protocol::Consumer, incarnation: Incarnation::default(), instance_id: x.instance_id.clone(), rack: w.rack, capacity: w.capacity, rebalance_timeout_ms: w.rebalance_timeout_ms, subscribed: w.subscribed.into(),
             regex: None, assignor: None, client: w.client, session_told_ms: session, session_promised_ms: session, epoch, previous_epoch: epoch, state: MemberState::Stable, assigned,
-            pending: BTreeMap::new(), assignment_revision: revision, joined_at: revision, classic: Some(Box::new(x.part.clone())),
+            pending: PartitionMap::default(), assignment_revision: revision, joined_at: revision, classic: Some(Box::new(x.part.clone())),
         };
         g.members.insert(x.member.clone(), m.into());
     }

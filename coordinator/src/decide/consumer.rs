@@ -42,7 +42,7 @@ pub fn heartbeat(draft: &mut Draft, group: &GroupId, h: &ConsumerHeartbeat) -> R
 fn unknown(member: &MemberId) -> GroupError { GroupError::UnknownMember { member: member.clone() } }
 fn by_id(m: &Member) -> PartitionsById {
     let mut out = PartitionsById::new();
-    for (p, x) in &m.assigned {
+    for (p, x) in m.assigned.iter() {
         out.entry(x.topic_id).or_default().insert(p.partition);
     }
     out

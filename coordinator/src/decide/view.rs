@@ -46,7 +46,7 @@ pub fn group_view(group: &GroupId, g: &Group, c: &Context) -> GroupView {
 
 /// Whom a reconciling group waits for: members that have not given back, and holds that still run.
 fn stuck(g: &Group, c: &Context) -> Vec<StuckView> {
-    let wanted: BTreeSet<&Partition> = g.members.iter().filter_map(|(id, m)| g.target.get(id).map(|t| (m, t))).flat_map(|(m, t)| t.iter().filter(|p| !m.assigned.contains_key(*p))).collect();
+    let wanted: BTreeSet<&Partition> = g.members.iter().filter_map(|(id, m)| g.target.get(id).map(|t| (m, t))).flat_map(|(m, t)| t.iter().filter(|p| !m.assigned.contains_key(p))).collect();
     let now_ms = c.wall_us / 1000;
     let since = |id: &MemberId| g.history.named.get(id).map_or(0, |at_ms| now_ms.saturating_sub(*at_ms));
     wanted.into_iter().filter_map(|p| g.owners.get(p).map(|o| (p, o))).map(|(p, o)| {
