@@ -4,10 +4,14 @@
 //! One entry of a shard is in flight at a time, and it carries the sequence it was decided on; a command of a group that is in it waits.
 //! Without such an entry, or for other groups, a command without records (a steady heartbeat) is answered without the log.
 
+mod answers;
+mod arming;
 mod classic;
-mod soft;
+mod drain;
+mod leading;
 
 use crate::{command::*, config::Limits, decide, draft::*, ids::*, invariants, metadata::Metadata, record::*, replay, replay::{HistoryChange, Outcome}, seeded, state::*, timers::*, work::*};
+use leading::*;
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
@@ -56,111 +60,6 @@ pub struct ShardStats {
     pub skipped: u64,
 }
 
-/// A queued command.
-#[derive(Clone, Debug)]
-struct Waiting {
-    /// None: a timer's command.
-    ticket: Option<Ticket>,
-    group: GroupId,
-    what: What,
-    /// When it arrived; a request is not taken up later than its budget.
-    arrived: Millis,
-    budget_ms: Option<u64>,
-    min_meta_revision: u64,
-}
-#[derive(Clone, Debug)]
-enum What {
-    Request(Command),
-    Timer(decide::TimerCommand),
-    /// The result of work that was done beside the shard.
-    Done(Found),
-}
-
-/// An answer that waits for the batch it belongs to.
-#[derive(Clone)]
-struct Answer {
-    ticket: Ticket,
-    group: GroupId,
-    /// What was asked, of a heartbeat that may be held; None where nothing can be held (any more).
-    command: Option<Command>,
-    arrived: Millis,
-    result: Result<Response, GroupError>,
-}
-
-/// The leader's entry that has been proposed and not replayed yet, with the answers that wait for it.
-#[derive(Clone)]
-struct InFlight {
-    base_sequence: u64,
-    groups: BTreeSet<GroupId>,
-    replies: Vec<Answer>,
-    decided_at: Millis,
-    /// The timers of classic groups that the entry's answers start.
-    armed: Vec<(Timer, Millis)>,
-}
-
-/// A heartbeat that is held until something changes for its member (`wait_ms`).
-#[derive(Clone)]
-struct Held {
-    ticket: Ticket,
-    heartbeat: Heartbeat,
-    until: Millis,
-    response: Response,
-}
-
-/// A piece of work that is out.
-#[derive(Clone, Copy)]
-struct Out {
-    run: u64,
-    since: Millis,
-}
-/// A result that has not come by then is taken for lost (its thread died, its task was dropped): the work is given out again, and what comes of the first run is not taken.
-const WORK_LOST_MS: Millis = 30_000;
-impl Out {
-    fn lost_at(&self) -> Millis { self.since + WORK_LOST_MS }
-}
-
-#[derive(Clone)]
-struct Leading {
-    node: u64,
-    term: Term,
-    timers: Timers,
-    /// When every timer was last armed in full.
-    rearmed_at: Millis,
-    /// The shard's time when the gate opened, and this node's clock then: the time goes on from there at the rate of this clock.
-    time_from: (u64, Millis),
-    /// When groups are next looked through for what retention is over for, and behind which group to go on.
-    sweep_at: Millis,
-    swept: Option<GroupId>,
-    /// The shard's time is to be written down although nobody wants anything.
-    tick: bool,
-    queue: VecDeque<Waiting>,
-    in_flight: Option<InFlight>,
-    held: BTreeMap<(GroupId, MemberId), Held>,
-    /// When a group's target was last computed, for the assignment interval.
-    assigned_at: BTreeMap<GroupId, Millis>,
-    /// The image that a group was last compared with.
-    facts_seen: BTreeMap<GroupId, u64>,
-    /// A batch of theirs was in flight when a newer image came.
-    unlooked: BTreeSet<GroupId>,
-    /// A member of a group that had not arrived at the target when it was last looked at.
-    behind: BTreeMap<GroupId, MemberId>,
-    /// Work that is out, and its run.
-    working: BTreeMap<(GroupId, Kind), Out>,
-    runs: u64,
-    /// When a group's regular expressions were last resolved.
-    regexes_at: BTreeMap<GroupId, Millis>,
-    /// Batches of a group refused in a row.
-    refused: BTreeMap<GroupId, u32>,
-    /// Groups whose soft state must follow what was replayed, with the members that the batch names.
-    touched: Vec<(GroupId, BTreeSet<MemberId>)>,
-    /// Who waits in which classic group, and for what.
-    classic: BTreeMap<GroupId, crate::classic::Soft>,
-    /// Timers armed with an entry that has been applied, and when that was decided.
-    armed: Vec<(Timer, Millis, Millis)>,
-    /// Groups whose batch was not applied: what was decided with it did not happen.
-    lost: BTreeSet<GroupId>,
-}
-
 /// A group as it is now; None: it is gone.
 pub type ChangedGroup = (GroupId, Option<Arc<Group>>);
 
@@ -183,20 +82,6 @@ pub struct Shard {
 const SWEEP_EVERY_MS: Millis = 600_000;
 /// A new leader looks soon: topics may have gone while nobody led.
 const FIRST_SWEEP_MS: Millis = 1_000;
-
-impl Leading {
-    /// What was computed for a group that is gone, or for a draft that was lost, says nothing about what comes under the same name and epoch: neither the
-    /// work that is out nor its results that still wait.
-    fn forget_work(&mut self, group: &GroupId) {
-        self.working.retain(|(g, _), _| g != group);
-        self.queue.retain(|w| w.group != *group || !matches!(w.what, What::Done(_)));
-    }
-    fn queue_timer(&mut self, group: &GroupId, command: decide::TimerCommand, now: Now) {
-        self.queue.push_back(Waiting { ticket: None, group: group.clone(), what: What::Timer(command), arrived: now.mono_ms, budget_ms: None, min_meta_revision: 0 });
-    }
-    /// The shard's time now (`safety.md` 18).
-    fn time(&self, now: Now) -> u64 { self.time_from.0 + now.mono_ms.saturating_sub(self.time_from.1) }
-}
 
 /// The shard of a group: crc32c of the id, modulo the cluster's shards.
 pub fn shard_of(group: &GroupId, shards: u16) -> u16 { (crc32c::crc32c(group.as_str().as_bytes()) % u32::from(shards.max(1))) as u16 }
@@ -290,10 +175,10 @@ impl Shard {
             l.forget_work(&b.group);
         }
         // Offsets change nothing that a member could be told, and commits are many.
-        for b in entry.batches.iter().filter(|b| !soft::only_offsets(&b.records)) {
+        for b in entry.batches.iter().filter(|b| !arming::only_offsets(&b.records)) {
             let all = || self.state.groups.get(&b.group).map(|g| g.members.keys().cloned().collect()).unwrap_or_default();
             let repaired = b.records.contains(&Record::Repaired);
-            l.touched.push((b.group.clone(), if repaired { all() } else { soft::members_of(&b.records) }));
+            l.touched.push((b.group.clone(), if repaired { all() } else { arming::members_of(&b.records) }));
         }
         // A batch in flight ends only here, or when its leader's time is over (`safety.md` 4).
         if entry.node != l.node || entry.term != l.term || l.in_flight.as_ref().is_none_or(|f| f.base_sequence != entry.base_sequence) {
@@ -305,7 +190,7 @@ impl Shard {
         for a in f.replies {
             let applied = entry.batches.iter().zip(&outcomes).find(|(b, _)| b.group == a.group).is_none_or(|(_, o)| *o == Outcome::Applied);
             if applied {
-                soft::answer(l, &mut self.out, a);
+                answers::answer(l, &mut self.out, a);
             } else {
                 let result = Err(GroupError::Unavailable { reason: "the group changed before the command was carried out".into() });
                 self.out.push_back(Action::Reply { ticket: a.ticket, result });
@@ -331,7 +216,7 @@ impl Shard {
         // What is in flight was decided on the image before, for members that the applied state may not have yet: it is looked at once more when it is applied.
         l.unlooked.extend(l.in_flight.iter().flat_map(|f| f.groups.iter().cloned()));
         for (id, g) in &self.state.groups {
-            soft::refresh_group(l, id, g, &self.image, now);
+            arming::refresh_group(l, id, g, &self.image, now);
         }
     }
     /// Offsets of topics that are gone are gone too, also in groups that nobody is in.
@@ -380,7 +265,7 @@ impl Shard {
             l.timers.arm(Timer::Wait(g, m), until);
         }
         for (id, g) in &self.state.groups {
-            soft::arm_group(l, id, g, &self.image, now);
+            arming::arm_group(l, id, g, &self.image, now);
             classic::take_over(l, id, g, &self.limits, now);
         }
         for (t, at) in in_flight {
@@ -411,7 +296,7 @@ impl Shard {
         };
         if let Command::Heartbeat(h) = &request.command {
             // A later heartbeat of the same process ends its held one at once.
-            soft::end_wait(l, &mut self.out, &request.group, &h.member, Some(h.incarnation), now);
+            answers::end_wait(l, &mut self.out, &request.group, &h.member, Some(h.incarnation), now);
         }
         let Request { group, command, budget_ms, min_meta_revision } = request;
         l.queue.push_back(Waiting { ticket: Some(ticket), group, what: What::Request(command), arrived: now.mono_ms, budget_ms, min_meta_revision });
@@ -431,7 +316,7 @@ impl Shard {
         match result {
             Ok(found) => l.queue.push_back(Waiting { ticket: None, group, what: What::Done(found), arrived: now.mono_ms, budget_ms: None, min_meta_revision: 0 }),
             // The old target stays in force; it is tried again when the assignment interval is over.
-            Err(_) => soft::assignor_failed(l, &self.state, &mut self.stats, &group, now),
+            Err(_) => arming::assignor_failed(l, &self.state, &mut self.stats, &group, now),
         }
     }
 
@@ -461,11 +346,11 @@ impl Shard {
             return;
         }
         if now.mono_ms >= l.sweep_at {
-            soft::sweep(l, &self.state, &self.image, now);
+            arming::sweep(l, &self.state, &self.image, now);
         }
         while let Some(timer) = l.timers.pop_due(now.mono_ms) {
             match timer {
-                Timer::Wait(group, member) => soft::end_wait(l, &mut self.out, &group, &member, None, now),
+                Timer::Wait(group, member) => answers::end_wait(l, &mut self.out, &group, &member, None, now),
                 Timer::Command(group, command) => {
                     l.queue.push_back(Waiting { ticket: None, group, what: What::Timer(command), arrived: now.mono_ms, budget_ms: None, min_meta_revision: 0 });
                 }
@@ -489,12 +374,12 @@ impl Shard {
         if l.queue.is_empty() && !(l.tick && l.in_flight.is_none()) {
             return;
         }
-        let mut drain = soft::Drain::new(&self.state, l.time(now), now);
+        let mut drain = drain::Drain::new(&self.state, l.time(now), now);
         let mut later = VecDeque::new();
         while let Some(mut w) = l.queue.pop_front() {
             if w.ticket.is_some() && w.budget_ms.is_some_and(|b| now.mono_ms > w.arrived + b) {
                 let result = Err(GroupError::Unavailable { reason: "the request was taken up later than its timeout_ms: nothing was done".into() });
-                soft::reply(&mut self.out, w.ticket.take(), result);
+                answers::reply(&mut self.out, w.ticket.take(), result);
                 if !seeded::on(68) {
                     continue;
                 }
@@ -505,7 +390,7 @@ impl Shard {
                     later.push_back(w);
                 } else {
                     let result = Err(GroupError::Loading { have: self.image.revision, need: w.min_meta_revision });
-                    soft::reply(&mut self.out, w.ticket, result);
+                    answers::reply(&mut self.out, w.ticket, result);
                 }
                 continue;
             }
@@ -516,18 +401,18 @@ impl Shard {
                 later.push_back(w);
                 continue;
             }
-            if !soft::decide_one(l, &self.state, &self.image, &self.limits, &mut self.out, &mut self.stats, &mut drain, &w) {
+            if !drain::decide_one(l, &self.state, &self.image, &self.limits, &mut self.out, &mut self.stats, &mut drain, &w) {
                 drain.blocked.insert(w.group.clone());
                 later.push_back(w);
             }
         }
-        let mut again = soft::check_drafts(l, &self.state, &self.image, &self.limits, &mut self.out, &mut self.stats, &mut drain);
+        let mut again = drain::check_drafts(l, &self.state, &self.image, &self.limits, &mut self.out, &mut self.stats, &mut drain);
         again.append(&mut later);
         l.queue = again;
         let tick = l.tick && l.in_flight.is_none();
         if let Some((entry, mut in_flight)) = drain.close(l.node, l.term, self.state.sequence, tick) {
             l.tick = false;
-            soft::answer_too_early(&mut self.out, &mut in_flight.replies);
+            answers::answer_too_early(&mut self.out, &mut in_flight.replies);
             self.stats.proposals += 1;
             l.in_flight = Some(in_flight);
             self.out.push_back(Action::Propose(entry));
@@ -540,9 +425,9 @@ impl Shard {
         classic::settle(l, &mut self.out, &self.state, &self.limits, now);
         for (id, members) in std::mem::take(&mut l.touched) {
             let group = self.state.groups.get(&id).map(|g| &**g);
-            soft::follow_group(l, &id, group, &members, now);
+            arming::follow_group(l, &id, group, &members, now);
             if let (true, Some(g)) = (l.unlooked.remove(&id), group) {
-                soft::refresh_group(l, &id, g, &self.image, now);
+                arming::refresh_group(l, &id, g, &self.image, now);
             }
             classic::follow(l, &mut self.out, &id, group, &self.limits, now);
             // A held heartbeat of a group that changed is decided again: its member may have something to take or to give.

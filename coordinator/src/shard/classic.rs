@@ -23,7 +23,7 @@ pub(super) fn timer(group: &GroupId, due: &Due) -> Timer { Timer::Command(group.
 /// Takes one turn. False: it may need the log while an entry is in flight; it waits.
 #[allow(clippy::too_many_arguments)] // the parts of a Shard that the borrow checker wants to see apart
 pub(super) fn decide(
-    l: &mut Leading, state: &State, image: &Metadata, limits: &Limits, out: &mut VecDeque<Action>, stats: &mut ShardStats, drain: &mut soft::Drain, w: &Waiting,
+    l: &mut Leading, state: &State, image: &Metadata, limits: &Limits, out: &mut VecDeque<Action>, stats: &mut ShardStats, drain: &mut drain::Drain, w: &Waiting,
 ) -> bool {
     let heartbeat = matches!(&w.what, What::Request(Command::Classic(ClassicCommand::Heartbeat(_))));
     if l.in_flight.is_some() && !heartbeat {
@@ -36,12 +36,12 @@ pub(super) fn decide(
     }
     let group = drain.drafts.get(&w.group).cloned().unwrap_or_else(|| state.groups.get(&w.group).cloned());
     if let Some(reason) = group.as_ref().and_then(|g| g.quarantined.clone()) {
-        soft::reply(out, w.ticket, Err(GroupError::Quarantined { reason }));
+        answers::reply(out, w.ticket, Err(GroupError::Quarantined { reason }));
         return true;
     }
     let creates = matches!(&w.what, What::Request(Command::Classic(ClassicCommand::Join(_) | ClassicCommand::Commit(_))));
     if group.is_none() && creates && state.groups.len() + drain.drafts.len() >= limits.groups_max {
-        soft::reply(out, w.ticket, Err(GroupError::LimitReached { limit: "groups".into(), max: limits.groups_max as u64 }));
+        answers::reply(out, w.ticket, Err(GroupError::LimitReached { limit: "groups".into(), max: limits.groups_max as u64 }));
         return true;
     }
     let context = Context {
@@ -55,7 +55,7 @@ pub(super) fn decide(
     }
     let mut own = l.classic.remove(&w.group).unwrap_or_default();
     let effects = take(&w.group, &mut draft, &mut own, w);
-    let Drafted { group: after, records, last_token } = match draft.finish().map_err(|v| v.to_string()).and_then(soft::checked) {
+    let Drafted { group: after, records, last_token } = match draft.finish().map_err(|v| v.to_string()).and_then(drain::checked) {
         Ok(done) => done,
         Err(why) => {
             give_up(l, out, stats, drain, w, group.as_ref(), own, effects, limits, why);
@@ -116,12 +116,12 @@ fn take(group: &GroupId, draft: &mut Draft, own: &mut Soft, w: &Waiting) -> Vec<
 }
 
 /// Timers start at once. Answers wait for the group's batch of this drain, if there is one: they tell what it writes.
-fn carry_out(l: &mut Leading, out: &mut VecDeque<Action>, drain: &mut soft::Drain, group: &GroupId, arrived: Millis, effects: Vec<Effect>) {
+fn carry_out(l: &mut Leading, out: &mut VecDeque<Action>, drain: &mut drain::Drain, group: &GroupId, arrived: Millis, effects: Vec<Effect>) {
     let behind = drain.batches.contains_key(group);
     for effect in effects {
         match effect {
             Effect::Answer(ticket, result) if behind => drain.replies.push(Answer { ticket, group: group.clone(), command: None, arrived, result }),
-            Effect::Answer(ticket, result) => soft::reply(out, Some(ticket), result),
+            Effect::Answer(ticket, result) => answers::reply(out, Some(ticket), result),
             Effect::Arm(due, after_ms) => {
                 let (t, at) = (timer(group, &due), drain.now.mono_ms + after_ms);
                 l.timers.arm(t.clone(), at);
@@ -137,7 +137,7 @@ fn carry_out(l: &mut Leading, out: &mut VecDeque<Action>, drain: &mut soft::Drai
 }
 
 /// The timers of classic members of a consumer group. A refusal has them too: who is called to join is refused, and lives.
-pub(super) fn carry_out_mixed(l: &mut Leading, drain: &mut soft::Drain, group: &GroupId, after: Option<&Group>, effects: Vec<Effect>) {
+pub(super) fn carry_out_mixed(l: &mut Leading, drain: &mut drain::Drain, group: &GroupId, after: Option<&Group>, effects: Vec<Effect>) {
     for effect in effects {
         let (t, at) = match effect {
             Effect::Arm(due, after_ms) => (timer(group, &due), drain.now.mono_ms + after_ms),
@@ -162,7 +162,7 @@ pub(super) fn carry_out_mixed(l: &mut Leading, drain: &mut soft::Drain, group: &
 /// The draft broke an invariant: our bug. Nothing of the turn has happened; whoever it would have answered or held is told to try again.
 #[allow(clippy::too_many_arguments)]
 fn give_up(
-    l: &mut Leading, out: &mut VecDeque<Action>, stats: &mut ShardStats, drain: &mut soft::Drain, w: &Waiting, group: Option<&Arc<Group>>, own: Soft, effects: Vec<Effect>, limits: &Limits,
+    l: &mut Leading, out: &mut VecDeque<Action>, stats: &mut ShardStats, drain: &mut drain::Drain, w: &Waiting, group: Option<&Arc<Group>>, own: Soft, effects: Vec<Effect>, limits: &Limits,
     why: String,
 ) {
     let answered = effects.into_iter().filter_map(|e| if let Effect::Answer(ticket, _) = e { Some(ticket) } else { None });
@@ -171,7 +171,7 @@ fn give_up(
         waiting.remove(&t);
     }
     tell_to_retry(out, waiting);
-    soft::refuse(l, out, stats, drain, w, group, why);
+    drain::refuse(l, out, stats, drain, w, group, why);
     if let Some(c) = group.and_then(|g| g.classic.as_deref()) {
         arm_found(l, &w.group, c, limits, drain.now);
     }
@@ -179,7 +179,7 @@ fn give_up(
 
 fn tell_to_retry(out: &mut VecDeque<Action>, tickets: impl IntoIterator<Item = Ticket>) {
     for ticket in tickets {
-        soft::reply(out, Some(ticket), Err(GroupError::Unavailable { reason: "the group's leader had to begin its rebalance anew".into() }));
+        answers::reply(out, Some(ticket), Err(GroupError::Unavailable { reason: "the group's leader had to begin its rebalance anew".into() }));
     }
 }
 
@@ -239,7 +239,7 @@ pub(super) fn follow(l: &mut Leading, out: &mut VecDeque<Action>, id: &GroupId, 
             disarm(l, id);
             let code = if group.is_some() { ClassicCode::RebalanceInProgress } else { ClassicCode::UnknownMemberId };
             for (member, ticket) in own.joining.into_iter().chain(own.syncing) {
-                soft::reply(out, Some(ticket), Err(GroupError::Classic { code, member: Some(member) }));
+                answers::reply(out, Some(ticket), Err(GroupError::Classic { code, member: Some(member) }));
             }
         }
     }
