@@ -4,8 +4,10 @@
 //! its first unexplained difference. What is counted is traces: one has agreed if every step did, and is explained if rules (`rules`) predicted exactly what Baton did
 //! in every step that differs, to its end.
 
+mod by_name;
 mod classic;
 mod consumer;
+mod kept;
 mod rules;
 mod slips;
 mod trace;

@@ -97,9 +97,12 @@ pub fn timer(draft: &mut Draft, group: &GroupId, command: &TimerCommand) {
         TimerCommand::Classic(due) => mixed::timed_out(draft, group, due),
         TimerCommand::Refresh => {
             let looked_at = subscription::LookedAt::of(draft);
-            refresh_metadata(draft, group, Bump::IfChanged);
+            refresh_metadata(draft, group, Bump::If(&looked_at));
             retarget(draft);
-            subscription::look(draft, &looked_at, false);
+            // Kafka's members look at their own heartbeats.
+            if draft.group().is_some_and(Group::has_conforming) {
+                subscription::look(draft, &looked_at, false);
+            }
         }
         TimerCommand::Sweep => offsets::sweep(draft, group),
     }
@@ -225,9 +228,10 @@ fn repair(draft: &mut Draft, group: &GroupId) -> Result<Response, GroupError> {
 }
 
 /// Whether a change of the facts bumps the epoch, or has just been counted as a change of subscription.
-#[derive(Clone, Copy, PartialEq)]
-enum Bump {
-    IfChanged,
+#[derive(Clone, Copy)]
+enum Bump<'a> {
+    /// If topics changed that somebody subscribed to when the command began.
+    If(&'a subscription::LookedAt),
     Done,
 }
 
@@ -241,12 +245,17 @@ fn knows_all(draft: &Draft, group: &GroupId, topics: &BTreeSet<TopicName>) -> bo
     })
 }
 
+/// What the image knows of these topics.
+fn facts(image: &crate::metadata::Metadata, topics: &BTreeSet<TopicName>) -> BTreeMap<TopicName, crate::metadata::TopicFacts> {
+    topics.iter().filter_map(|t| image.topics.get(t).map(|f| (t.clone(), *f))).collect()
+}
+
 /// Takes over newer facts of the subscribed topics. A topic that went, or was made again under its name, is asked back from whoever
 /// has it, in the same batch (`safety.md` 13), and its offsets go.
-fn refresh_metadata(draft: &mut Draft, group: &GroupId, bump: Bump) {
+fn refresh_metadata(draft: &mut Draft, group: &GroupId, bump: Bump<'_>) {
     let image = draft.context.metadata;
     // An older image than the group has seen: a newer one brings the refresh (`safety.md` 23).
-    if draft.image_is_behind() || (draft.context.facts_seen && bump == Bump::IfChanged) {
+    if draft.image_is_behind() || (draft.context.facts_seen && matches!(bump, Bump::If(_))) {
         return;
     }
     let config = image.config_of(group);
@@ -255,13 +264,22 @@ fn refresh_metadata(draft: &mut Draft, group: &GroupId, bump: Bump) {
     }
     let Some(g) = draft.group() else { return };
     let wanted: BTreeSet<TopicName> = g.subscribed_topics();
-    let topics: BTreeMap<_, _> = wanted.iter().filter_map(|t| image.topics.get(t).map(|f| (t.clone(), *f))).collect();
+    let mut topics = facts(image, &wanted);
     if topics == g.topics {
         return;
     }
-    // Also one that nobody wants any more by now: its going has not been counted yet.
-    let changed = wanted.iter().any(|t| g.topics.get(t) != topics.get(t)) || g.topics.iter().any(|(t, f)| image.topics.get(t) != Some(f));
+    let changed = match bump {
+        Bump::If(before) => before.wanted.iter().any(|t| g.topics.get(t) != image.topics.get(t)),
+        Bump::Done => true,
+    };
     let gone: Vec<TopicName> = g.topics.iter().filter(|(t, f)| image.topics.get(*t).is_none_or(|n| n.id != f.id && !seeded::on(20))).map(|(t, _)| t.clone()).collect();
+    // Nobody has waited for a change: what was left behind is counted with the next one (Kafka's hash of the topics); but what is gone is asked back in any case.
+    if !changed {
+        if gone.is_empty() {
+            return;
+        }
+        topics = g.topics.iter().filter(|(t, _)| !gone.contains(t)).map(|(t, f)| (t.clone(), *f)).collect();
+    }
     // Whoever stops by a deadline is asked at once; a Kafka member at its own next heartbeat: its grants name the topic that they were for.
     let mut revocations = Vec::new();
     for (id, m) in g.members.iter().filter(|(_, m)| m.conforming() && m.epoch != AWAY) {
@@ -282,13 +300,22 @@ fn refresh_metadata(draft: &mut Draft, group: &GroupId, bump: Bump) {
         };
         draft.put(Record::Reconciled(Box::new(step)));
     }
-    if bump == Bump::IfChanged && changed {
+    if matches!(bump, Bump::If(_)) && changed {
         draft.bump("metadata", format!("the subscribed topics changed at meta revision {}", image.revision), None);
     }
 }
 
 /// Computes a new target when the group epoch has gone past the old one's, unless the last is younger than the assignment interval.
 fn retarget(draft: &mut Draft) {
+    compute_target(draft);
+    // A group that was converted before its first generation, and whose target has to wait: nobody is ever told epoch 0.
+    if let Some(epoch) = draft.group().filter(|g| g.target_epoch == 0 && !g.members.is_empty()).map(|g| g.epoch) {
+        draft.put(Record::Target { epoch, assignment: BTreeMap::new() });
+        draft.bump("converted", "a group without members and without a generation yet begins: its first target is to come".into(), None);
+    }
+}
+
+fn compute_target(draft: &mut Draft) {
     let Some(g) = draft.group() else { return };
     if g.epoch == g.target_epoch || g.members.is_empty() || !draft.context.may_assign {
         return;

@@ -246,6 +246,8 @@ impl Group {
             GroupState::Reconciling
         }
     }
+    /// Whether nobody has been in it since it began: to the consumer protocol there is no such group yet, whatever offsets it keeps.
+    pub fn is_blank(&self) -> bool { self.classic.is_none() && self.members.is_empty() && self.holds.is_empty() && self.epoch == 1 }
     /// Members of either protocol.
     pub fn members_count(&self) -> usize { self.members.len() + self.classic.as_ref().map_or(0, |c| c.members.len()) }
     /// Whether this incarnation left or was replaced.

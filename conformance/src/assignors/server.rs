@@ -21,6 +21,7 @@ pub fn run(case: &Case) -> Result<Ran> {
         topics: case.topics.iter().filter(|t| t.parts >= 0).map(|t| (t.name.as_str().into(), t.parts)).collect(),
         previous: assignment(&case.current()?),
         instances: case.members.iter().filter_map(|m| Some((m.id.as_str().into(), m.inst.as_deref()?.into()))).collect(),
+        mixed: !case.homogeneous,
         ..Input::default()
     };
     Ok(Ran::Gave(assign(&case.assignor, &input).into_iter().map(|(m, ps)| (m.to_string(), ps.into_iter().map(|p| (p.topic.to_string(), p.partition)).collect())).collect()))

@@ -12,7 +12,7 @@ fn made_id(t: u64) -> MemberId { MemberId::from(format!("zu-{t:036}").as_str()) 
 pub fn heartbeat(w: &World, rules: &Rules, s: &Step) -> Command {
     let owned = s.fields.get("own").map(|o| {
         let mut out = PartitionsById::new();
-        for (label, p) in partitions(o).into_iter().filter(|(label, p)| rules.has(s.text("m"), label, *p)) {
+        for (label, p) in if s.number("e") == 0 { partitions(o) } else { rules.claims(s.text("m"), partitions(o)) } {
             out.entry(w.topic_id(&label)).or_default().insert(p);
         }
         out

@@ -1,7 +1,7 @@
 //! Where Baton differs from the recorded Kafka on purpose. A rule is a predicate and a prediction: from what Kafka did it says exactly what Baton does
 //! instead; any other difference stays unexplained. At most ten.
 
-use super::trace::{partitions, ranges};
+use super::by_name::{Beat, ByName, Part};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -24,21 +24,13 @@ pub struct Rules {
     /// What was committed where Kafka took a commit that Baton refused, as Baton has it.
     offsets: BTreeMap<(String, i64), i64>,
     refused: BTreeSet<(String, i64)>,
-    /// Partitions that Kafka has given to a member and Baton has not yet: member, topic's label, partition.
-    withheld: BTreeSet<(String, String, i32)>,
-    /// Members whose previous epoch Baton has moved while something was withheld: Kafka's epochs then, and Baton's previous epoch.
-    moved: BTreeMap<String, (Value, Value)>,
+    /// Who has something else than in Kafka's group because of a topic made again; and whether the member of this step had before it.
+    by_name: ByName,
+    was_apart: bool,
     /// Kafka's group and Baton's, as of the step before.
     kafka: Value,
     last: Value,
     used: BTreeSet<&'static str>,
-}
-
-/// What a heartbeat was, as far as rules need to know.
-pub struct Beat<'a> {
-    pub member: &'a str,
-    /// It is answered with the whole assignment in any case.
-    pub full: bool,
 }
 
 impl Rules {
@@ -53,67 +45,37 @@ impl Rules {
 
     /// The epoch that a client of Baton's would send where Kafka's sends `epoch`: another one, if it was told that.
     pub fn asked_epoch(&self, member: &str, epoch: i64) -> i64 {
+        if let Some(e) = self.by_name.asked_epoch(&self.kafka, member, epoch) {
+            return e;
+        }
         let m = &self.kafka["members"][member];
         let told = m["e"] == epoch || m["pe"] == epoch;
-        self.epochs.get(&epoch).copied().filter(|_| told).unwrap_or(epoch)
+        if told {
+            return self.epochs.get(&epoch).copied().unwrap_or(epoch);
+        }
+        // One that Kafka never told it: so must it be to Baton.
+        let b = &self.last["members"][member];
+        (1..=epoch).rev().find(|e| b["e"] != *e && b["pe"] != *e).unwrap_or(epoch)
     }
+
+    /// A member that Kafka has asked for something that Baton never gave it: in Baton nothing runs out for it.
+    pub fn is_not_asked(&self, member: &str) -> bool { self.by_name.has(member) && self.last["members"][member].get("rev").is_none() }
 
     /// Baton's group after the step before.
     pub fn last(&self) -> &Value { &self.last }
 
-    /// Whether Baton's client has a partition that Kafka's has.
-    pub fn has(&self, member: &str, label: &str, partition: i32) -> bool { !self.withheld.contains(&(member.to_string(), label.to_string(), partition)) }
+    /// What a client of Baton's would say to own where Kafka's says `own`.
+    pub fn claims(&self, member: &str, own: BTreeSet<Part>) -> BTreeSet<Part> { self.by_name.claims(&self.kafka, member, own) }
 
     /// What Baton's group is, when Kafka's is this after a step (an accepted heartbeat, if `beat` is given).
     pub fn group(&mut self, kafka: &Value, beat: Option<&Beat>) -> Value {
         let numbered = self.numbered(kafka);
-        let g = self.withholding(numbered, beat);
+        self.was_apart = beat.is_some_and(|b| self.by_name.has(&b.member));
+        let g = self.by_name.group(numbered, &self.last, beat);
+        if !self.by_name.is_empty() {
+            self.used.insert(TOPIC_MADE_AGAIN);
+        }
         (self.kafka, self.last) = (kafka.clone(), g.clone());
-        g
-    }
-
-    /// Takes out what Baton has not given yet.
-    fn withholding(&mut self, mut g: Value, beat: Option<&Beat>) -> Value {
-        let Some(members) = g["members"].as_object().cloned() else { return g };
-        let own = |m: &Value| partitions(&m["own"]);
-        self.withheld.retain(|(m, label, p)| members.get(m).is_some_and(|m| own(m).contains(&(label.clone(), *p))));
-        if let Some((b, m)) = beat.and_then(|b| members.get(b.member).map(|m| (b, m))) {
-            let had = self.withheld.iter().any(|(m, ..)| m == b.member);
-            let before = &self.last["members"][b.member];
-            let name = |label: &str| label.split('~').next().unwrap_or(label).to_string();
-            for (label, p) in own(m).into_iter().filter(|x| !own(before).contains(x)) {
-                let taken = members.iter().filter(|(id, _)| *id != b.member).any(|(id, other)| {
-                    let same = |x: &(String, i32)| name(&x.0) == name(&label) && x.1 == p;
-                    own(other).iter().any(|x| same(x) && self.has(id, &x.0, x.1)) || partitions(&other["rev"]).iter().any(same)
-                });
-                let key = (b.member.to_string(), label, p);
-                // A step that asks something back gives nothing.
-                let waits = m["st"] == "UNREVOKED_PARTITIONS" && self.withheld.contains(&key);
-                if taken { self.withheld.insert(key) } else if waits { true } else { self.withheld.remove(&key) };
-            }
-            // A member that waits goes its step again at each heartbeat, and so its previous epoch becomes its epoch.
-            let epochs = json!([m["e"], m["pe"]]);
-            if had && self.kafka["members"][b.member] == *m {
-                self.moved.insert(b.member.to_string(), (epochs, m["e"].clone()));
-            }
-        }
-        self.moved.retain(|id, (epochs, _)| members.get(id).is_some_and(|m| m["pe"] == epochs[1] && (m["e"] == epochs[0] || m["e"] == -2)));
-        for (id, (_, previous)) in &self.moved {
-            g["members"][id]["pe"] = previous.clone();
-        }
-        for (id, m) in &members {
-            let kept: BTreeSet<(String, i32)> = own(m).into_iter().filter(|(label, p)| self.has(id, label, *p)).collect();
-            if kept.len() < own(m).len() {
-                self.used.insert(TOPIC_MADE_AGAIN);
-                g["members"][id]["own"] = ranges(&kept);
-                if m["st"] == "STABLE" {
-                    g["members"][id]["st"] = json!("UNRELEASED_PARTITIONS");
-                }
-                if g["state"] == "Stable" {
-                    g["state"] = json!("Reconciling");
-                }
-            }
-        }
         g
     }
 
@@ -144,11 +106,12 @@ impl Rules {
     pub fn heartbeat(&mut self, kafka: &Value, before: &Value, beat: &Beat) -> Value {
         let mut res = kafka.clone();
         self.renumber(&mut res, "e");
-        let (had, has) = (&before["members"][beat.member]["own"], &self.last["members"][beat.member]["own"]);
-        let kafkas = &self.kafka["members"][beat.member]["own"];
-        if self.used.contains(TOPIC_MADE_AGAIN) && res["err"] == "NONE" && res["e"].as_i64() > Some(0) && (has != kafkas || had != has) {
-            match beat.full || had != has {
-                true => res["asg"] = has.clone(),
+        let member = &beat.member;
+        if (self.was_apart || self.by_name.has(member)) && res["err"] == "NONE" && res["e"].as_i64() > Some(0) {
+            let (had, has) = (&before["members"][member]["own"], &self.last["members"][member]);
+            res["e"] = has["e"].clone();
+            match beat.full || *had != has["own"] {
+                true => res["asg"] = has["own"].clone(),
                 false => drop(res.as_object_mut().and_then(|r| r.remove("asg"))),
             }
         }

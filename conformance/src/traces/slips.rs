@@ -64,12 +64,47 @@ impl Instances {
 }
 
 impl Instances {
+    /// The member whose place Kafka gives away with an id that it has left behind: it is away, or the one who asks speaks the classic protocol, which asks nobody.
+    pub fn takes_for_its_own(&self, group: &Value, step: &Step) -> Option<String> {
+        let held_by = self.0.get(step.maybe("inst")?)?;
+        let m = group["members"].get(held_by)?;
+        let asks = match step.op.as_str() {
+            "hb" => step.number("e") == 0 && m["e"].as_i64() == Some(-2),
+            "join" => step.text("m").is_empty(),
+            _ => false,
+        };
+        (asks && m["inst"].as_str() != step.maybe("inst")).then(|| held_by.clone())
+    }
+
     /// Whether Kafka finds no target for the member that joins: it is in, under another instance id or none, and nobody has had the one it says now.
     pub fn finds_no_target(&self, before: &Group, id: &MemberId, step: &Step) -> bool {
         let (Some(instance), Some(m)) = (step.maybe("inst"), before.members.get(id)) else { return false };
         let (as_before, settled) = (m.instance_id.as_ref().is_some_and(|i| i.as_str() == instance), m.epoch == before.target_epoch && m.state == MemberState::Stable);
         step.op == "hb" && step.number("e") == 0 && !as_before && !settled && !self.0.contains_key(instance)
     }
+}
+
+/// A member that is in takes over the place of another that is away. What it was to have in its own place is nobody's then: Baton computes a target for that at once; Kafka
+/// bumps no epoch, and leaves it to the next change. In Kafka's world the member was not in at all before.
+pub fn gives_up_its_place(world: &World, i: usize, step: &Step) -> Result<Option<Vec<Record>>, String> {
+    let Some(g) = world.group().filter(|_| step.op == "hb" && step.number("e") == 0) else { return Ok(None) };
+    let id = world.names.id(step.text("m"));
+    let holder = step.maybe("inst").and_then(|i| g.instances.get(&InstanceId::from(i)));
+    let (Some(m), Some(holder)) = (g.members.get(&id), holder.filter(|h| **h != id)) else { return Ok(None) };
+    let after = world.tried(i, step)?.group();
+    let Some(after) = after.filter(|a| a.instances.get(&InstanceId::from(step.text("inst"))) == Some(&id) && !a.members.contains_key(holder)) else { return Ok(None) };
+    let had_a_part = g.target.get(&id).is_some_and(|t| !t.is_empty());
+    let given: BTreeSet<&Partition> = after.target.values().flatten().collect();
+    let wanted = after.topics.iter().filter(|(t, _)| after.members.values().any(|m| after.subscribes(m, t))).flat_map(|(t, f)| (0..f.partitions).map(|p| Partition::new(t.clone(), p)));
+    let complete = after.target_epoch < after.epoch || wanted.into_iter().all(|p| given.contains(&p));
+    if had_a_part && !(after.epoch == g.epoch + 1 && complete) {
+        return Err(format!("{id} gave up its own place, and the epoch went from {} to {}, with the target {:?}", g.epoch, after.epoch, after.target));
+    }
+    let mut records = vec![Record::Removed { member: id.clone(), freed: m.holdings().map(|(p, ..)| p.clone()).collect(), held: Vec::new(), fence: false }];
+    if let Some(regex) = m.regex.as_ref().filter(|r| g.members_with_regex(r) == 1) {
+        records.push(Record::Regex { regex: regex.clone(), resolved: None });
+    }
+    Ok(Some(records))
 }
 
 /// What a member that goes on with its target has after its join: all of it that was its own before, or nobody's.

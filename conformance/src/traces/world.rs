@@ -1,6 +1,6 @@
 //! One leading shard under simulated time, and what happened to it in a step.
 
-use super::{classic, consumer, rules::{Beat, Rules}, slips::{self, Instances, Kind}, trace::*};
+use super::{classic, consumer, kept, by_name::Beat, rules::Rules, slips::{self, Instances, Kind}, trace::*};
 use baton_coordinator::{classic as c, command::*, config::{Limits, Setting}, decide::TimerCommand, ids::*, metadata::*, record::*, shard::*, state::Group, timers::Timer, work::Work};
 use serde_json::{Map, Value, json};
 use std::{
@@ -41,6 +41,8 @@ pub struct World {
     interval_ms: u64,
     /// Baton waits longer than the interval, since Kafka has computed a target that Baton had already.
     stretched: bool,
+    /// Kafka's target, where Baton went on to its own within the same step.
+    given_too_early: Option<Record>,
     /// What went wrong while a rule was at work.
     slip: Result<(), String>,
 }
@@ -92,7 +94,7 @@ impl World {
         limits.classic.members_max = of("group.max.size", i32::MAX as u64) as usize;
         let mut w = World {
             shard: Shard::new(0, limits), meta: Metadata::default(), now: 0, next_ticket: 0, held: BTreeMap::new(), answers: Vec::new(), fired: Vec::new(), names: Names::default(),
-            expected: Value::Null, target: json!({}), labels: BTreeMap::new(), work: Vec::new(), rules: Rules::default(), instances: Instances::default(), looks_again: true, default_assignor: trace.assignors.first().cloned().unwrap_or_default(), kind: Kind::default(), computed_at: None, computed: 0, interval_ms: of("group.consumer.assignment.interval.ms", 1_000), stretched: false, slip: Ok(()),
+            expected: Value::Null, target: json!({}), labels: BTreeMap::new(), work: Vec::new(), rules: Rules::default(), instances: Instances::default(), looks_again: true, default_assignor: trace.assignors.first().cloned().unwrap_or_default(), kind: Kind::default(), computed_at: None, computed: 0, interval_ms: of("group.consumer.assignment.interval.ms", 1_000), stretched: false, given_too_early: None, slip: Ok(()),
         };
         w.shard.lead(1, 1, w.clock());
         // Kafka's defaults where the trace says nothing; no short interval while something is pending.
@@ -149,11 +151,64 @@ impl World {
         }
         if !self.looks_again && self.kind.retarget(before, &self.meta, &self.default_assignor, &mut batch.records)? {
             self.rules.explained_by(slips::KIND_BEFORE);
+            // What was given by Baton's target in the same step was given too early.
+            let at = batch.records.iter().position(|r| matches!(r, Record::Target { .. })).unwrap_or(0);
+            let known = |r: &Record| matches!(r, Record::Target { assignment, .. } if assignment.keys().all(|m| before.is_some_and(|g| g.members.contains_key(m))));
+            let given = batch.records[at..].iter().any(|r| matches!(r, Record::Reconciled(_)));
+            self.given_too_early = batch.records.get(at).filter(|r| given && known(r)).cloned();
+        }
+        if kept::at_an_upgrade(&self.meta, &mut batch.records) || kept::at_a_downgrade(before, &self.meta, &mut batch.records)? {
+            self.rules.explained_by(kept::KEPT_AT_CONVERSION);
         }
         self.kind.follow(before, &batch.records)
     }
+    /// This world after a step, with nothing compared.
+    pub fn tried(&self, i: usize, step: &Step) -> Result<World, String> {
+        let mut w = self.clone();
+        let command = w.command(step)?;
+        w.send(i, &step.op, command);
+        Ok(w)
+    }
+    /// Puts into the log what Kafka did and Baton would not.
+    fn inject(&mut self, records: Vec<Record>) -> Result<(), String> {
+        let Some(g) = self.group() else { return Ok(()) };
+        let batch = Batch { group: "g".into(), base_revision: g.revision, records };
+        let state = self.shard.state();
+        let entry = LogEntry { node: 0, term: 0, base_sequence: state.sequence, time_ms: state.time_ms, batches: vec![batch] };
+        self.kind.follow(Some(&g), &entry.batches[0].records)?;
+        self.shard.replay(&entry);
+        self.drive();
+        Ok(())
+    }
+    /// What Kafka takes the group for, otherwise than it is, when it takes up a step: Baton's is tried on a copy, then made so.
+    fn as_kafka_sees_it(&mut self, i: usize, step: &Step) -> Result<(), String> {
+        let by_now = self.by_now();
+        if let Some(holder) = self.instances.takes_for_its_own(&by_now, step).map(|m| self.names.id(&m)) {
+            slips::joins_as_under_a_new_id(self, i, step)?;
+            self.rules.explained_by(slips::RENAMED_INSTANCE);
+            self.inject(vec![Record::Instance { member: holder, instance: step.text("inst").into() }])?;
+        }
+        if let Some(records) = slips::gives_up_its_place(self, i, step)? {
+            self.rules.explained_by(slips::RENAMED_INSTANCE);
+            self.inject(records)?;
+        }
+        if let Some(records) = kept::before_an_upgrade(self, i, step)? {
+            self.rules.explained_by(kept::KEPT_AT_CONVERSION);
+            self.inject(records)?;
+        }
+        let behind = self.group().is_some_and(|g| g.epoch > g.target_epoch);
+        if step.op == "hb" && behind && !self.looks_again && let Some(target) = self.tried(i, step)?.given_too_early {
+            self.rules.explained_by(slips::KIND_BEFORE);
+            self.inject(vec![target])?;
+            if let Some(at) = self.computed_at.filter(|_| self.interval_ms > 0) {
+                self.stretched = true;
+                self.stretch(self.now + self.interval_ms - at);
+            }
+        }
+        Ok(())
+    }
 
-    fn group(&self) -> Option<Arc<Group>> { self.shard.state().groups.get(&GroupId::from("g")).cloned() }
+    pub fn group(&self) -> Option<Arc<Group>> { self.shard.state().groups.get(&GroupId::from("g")).cloned() }
 
     /// What Kafka makes otherwise of a join at which Baton has computed no target.
     fn after_a_join_without_target(&mut self, step: &Step, before: Option<&Group>) -> Result<(), String> {
@@ -174,12 +229,7 @@ impl World {
             return Err(format!("{id} came back as another instance and has {has:?}, by its target {own:?}"));
         }
         self.rules.explained_by(slips::RENAMED_INSTANCE);
-        let batch = Batch { group: "g".into(), base_revision: after.revision, records: vec![slips::takes_all(m, &id)] };
-        let state = self.shard.state();
-        let entry = LogEntry { node: 0, term: 0, base_sequence: state.sequence, time_ms: state.time_ms, batches: vec![batch] };
-        self.kind.follow(Some(&after), &entry.batches[0].records)?;
-        self.shard.replay(&entry);
-        self.drive();
+        self.inject(vec![slips::takes_all(m, &id)])?;
         if let Some((_, Ok(Response::Consumer(v)))) = self.answers.last_mut() {
             v.assignment = Some(PartitionsById::new());
         }
@@ -192,8 +242,13 @@ impl World {
         self.shard.metadata(Arc::new(self.meta.clone()), self.clock());
         self.drive();
     }
-    /// The error that Kafka answers with for an instance id that was left behind, in its group as the timers have left it.
+    /// The error that Kafka answers with for an instance id that was left behind.
     fn refuses(&mut self, step: &Step) -> Option<&'static str> {
+        let by_now = self.by_now();
+        self.instances.refuses(&by_now, step)
+    }
+    /// Kafka's group as the timers have left it.
+    fn by_now(&mut self) -> Value {
         let (before, group) = (self.rules.kafkas().clone(), self.group());
         let here: BTreeSet<String> = group.iter().flat_map(|g| g.members.keys()).map(|m| self.names.symbol(m)).collect();
         let mut by_now = before.clone();
@@ -201,7 +256,7 @@ impl World {
             members.retain(|m, _| here.contains(m));
         }
         self.instances.follow(&before, &by_now, &[]);
-        self.instances.refuses(&by_now, step)
+        by_now
     }
 
     /// Work beside the shard: after the answers of the step, before its state is looked at.
@@ -243,11 +298,34 @@ impl World {
                     Timer::Command(..) | Timer::Wait(..) => changed,
                 };
                 if effect && let Some(name) = self.name_of(timer) {
-                    self.fired.push(format!("{at} {name}"));
+                    // Who has several at one instant is taken out once.
+                    let (at, whose) = (at.to_string(), name.split_once("timeout ").map(|(_, m)| m.to_string()));
+                    if whose.is_none_or(|m| !self.fired.iter().any(|f| f.starts_with(&at) && f.ends_with(&format!("timeout {m}")))) {
+                        self.fired.push(format!("{at} {name}"));
+                    }
                 }
             }
         }
         self.now = until;
+    }
+    /// Kafka takes out who does not give back what Baton has not given it: Baton's member would go on.
+    fn expire_who_was_not_asked(&mut self, step: &Step) -> Result<(), String> {
+        for f in &step.fired {
+            let Some((at, symbol)) = f.split_once(" rebalance-timeout ").filter(|(_, m)| self.rules.is_not_asked(m)) else { continue };
+            self.pass(at.parse().map_err(|e| format!("{f}: {e}"))?);
+            let (id, Some(g)) = (self.names.id(symbol), self.group()) else { continue };
+            let Some(m) = g.members.get(&id).filter(|m| m.pending.is_empty()) else { continue };
+            let removed = Record::Removed { member: id, freed: m.holdings().map(|(p, ..)| p.clone()).collect(), held: Vec::new(), fence: false };
+            let mut records = vec![removed];
+            records.extend(m.regex.clone().filter(|r| g.members_with_regex(r) == 1 && g.regexes.contains_key(r)).map(|regex| Record::Regex { regex, resolved: None }));
+            records.push(Record::Epoch { epoch: g.epoch + 1, time_ms: self.shard.state().time_ms });
+            self.inject(records)?;
+            let wanted = self.group().map(|g| g.subscribed_topics()).unwrap_or_default();
+            let topics = wanted.into_iter().filter_map(|t| self.meta.topics.get(&t).map(|f| (t.clone(), *f))).collect();
+            self.inject(vec![Record::Topics { revision: self.meta.revision, topics }])?;
+            self.fired.push(f.clone());
+        }
+        Ok(())
     }
     fn members(&self) -> Vec<MemberId> {
         let g: GroupId = "g".into();
@@ -275,6 +353,8 @@ impl World {
         let g: GroupId = "g".into();
         let Some(group) = self.shard.state().groups.get(&g).cloned() else { return Value::Null };
         match &group.classic {
+            // Kafka keeps offsets apart from groups.
+            None if group.is_blank() => Value::Null,
             Some(classic) => classic::view(&mut self.names, classic, self.shard.classic_soft(&g)),
             None => consumer::view(self, &group),
         }
@@ -302,11 +382,33 @@ impl World {
     /// The answers that have come, apart from whose they are.
     pub fn take_answers(&mut self) -> Vec<Result<Response, GroupError>> { std::mem::take(&mut self.answers).into_iter().map(|(_, r)| r).collect() }
 
+    /// What the member of a step says to subscribe to.
+    fn subscription(&self, step: &Step) -> Option<(BTreeSet<TopicName>, Option<String>)> {
+        let (g, id) = (self.group()?, self.names.id(step.text("m")));
+        g.members.get(&id).map(|m| (BTreeSet::clone(&m.subscribed), m.regex.clone()))
+    }
+    /// A heartbeat, and what it is for the next assignment of its member.
+    fn beat(&self, step: &Step, subscribed_before: &Option<(BTreeSet<TopicName>, Option<String>)>) -> Beat {
+        let (g, id) = (self.group().unwrap_or_default(), self.names.id(step.text("m")));
+        let Some(m) = g.members.get(&id) else { return Beat::default() };
+        let there: Vec<_> = g.topics.iter().filter(|(t, _)| g.subscribes(m, t)).collect();
+        let current = |p: &&Partition| there.iter().any(|(t, f)| **t == p.topic && p.partition < f.partitions && g.target_topics.get(*t).is_some_and(|x| x.id == f.id));
+        Beat {
+            member: step.text("m").into(),
+            full: step.number("e") == 0 || (step.fields.contains_key("rt") && step.fields.contains_key("own") && (step.fields.contains_key("subs") || step.fields.contains_key("regex"))),
+            own: step.fields.get("own").map(partitions).map(|o| if step.number("e") == 0 { o } else { self.rules.claims(step.text("m"), o) }),
+            resubscribed: *subscribed_before != self.subscription(step),
+            target: g.target.get(&id).into_iter().flatten().filter(current).map(|p| (self.label(g.topics[&p.topic].id), p.partition)).collect(),
+            topics: there.iter().map(|(_, f)| self.label(f.id)).collect(),
+        }
+    }
+
     /// Carries out one step and compares. The error says what differs.
     pub fn step(&mut self, i: usize, step: &Step) -> Result<(), String> {
         self.fired.clear();
+        self.expire_who_was_not_asked(step)?;
         self.pass(step.t);
-        let (mut refused, computed_before) = (None, self.computed);
+        let (mut refused, computed_before, subscribed_before) = (None, self.computed, self.subscription(step));
         match step.op.as_str() {
             "tick" => {}
             "topic" => self.declare(step.text("name"), step.maybe("label").unwrap_or(step.text("name")), step.number("parts") as i32),
@@ -318,7 +420,12 @@ impl World {
                     refused = Some(json!({"err": error}));
                 }
                 None => {
-                    let command = self.command(step)?;
+                    self.as_kafka_sees_it(i, step)?;
+                    let told = kept::told_of_topics_that_are_there(self, i, step)?;
+                    if told.is_some() {
+                        self.rules.explained_by(super::rules::TOPIC_MADE_AGAIN);
+                    }
+                    let command = self.command(told.as_ref().unwrap_or(step))?;
                     let (before, computed) = (self.group(), self.computed);
                     self.send(i, op, command);
                     if computed == self.computed {
@@ -365,10 +472,7 @@ impl World {
         let group = self.view();
         let target = self.shard.state().groups.get(&GroupId::from("g")).cloned().map_or(json!({}), |g| consumer::target(self, &g));
         let exists = self.meta.topics.get(&TopicName::from(step.text("topic"))).is_some_and(|t| (0..i64::from(t.partitions)).contains(&step.number("p")));
-        let beat = Beat {
-            member: step.text("m"),
-            full: step.number("e") == 0 || (step.fields.contains_key("rt") && step.fields.contains_key("own") && (step.fields.contains_key("subs") || step.fields.contains_key("regex"))),
-        };
+        let beat = self.beat(step, &subscribed_before);
         let accepted = step.op == "hb" && step.number("e") >= 0 && step.res.as_ref().is_some_and(|r| r["err"] == "NONE");
         let before = self.rules.last().clone();
         let expected = self.rules.group(&self.expected, accepted.then_some(&beat));

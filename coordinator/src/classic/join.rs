@@ -17,6 +17,7 @@ pub fn join(turn: &mut Turn, ticket: Ticket, j: &Join) {
     if turn.classic().is_none() {
         // Only a member that has no id yet may find no group: one with an id was in a group that is gone.
         if !first {
+            begin_anew(turn);
             return turn.refuse(ticket, ClassicCode::UnknownMemberId, Some(&j.member));
         }
         if let Some(code) = closed_to(turn, j) {
@@ -43,6 +44,16 @@ pub fn join(turn: &mut Turn, ticket: Ticket, j: &Join) {
 fn closed_to(turn: &Turn, j: &Join) -> Option<ClassicCode> {
     let taken = turn.draft.group().is_some_and(|g| !g.members.is_empty() || !g.holds.is_empty());
     (taken || !Classic::default().supports(&j.protocol_type, &j.protocols)).then_some(ClassicCode::InconsistentGroupProtocol)
+}
+
+/// A classic member looks for its group, and a consumer group without members is not it: the group begins anew, so that nobody's epoch of before counts for one of after (Kafka 4.3
+/// forgets the group here). Offsets, history and fenced processes stay; a hold keeps the group as it is (`safety.md` 13).
+fn begin_anew(turn: &mut Turn) {
+    if turn.draft.group().is_some_and(|g| g.members.is_empty() && g.holds.is_empty() && !g.is_blank()) {
+        open(turn);
+        turn.put(ClassicRecord::Closed);
+        turn.note("renewed", "a classic member asked for a group that nobody is in any more: its epochs begin anew".into(), None);
+    }
 }
 
 /// A group without members becomes a classic one, with generation 0.

@@ -4,7 +4,7 @@ use super::{command::*, rebalance, soft::*, state::*};
 use crate::{ids::*, shard::Ticket};
 
 pub fn leave(turn: &mut Turn, ticket: Ticket, leavers: &[Leaver]) {
-    if turn.draft.group().is_none() {
+    if turn.draft.group().is_none_or(crate::state::Group::is_blank) {
         return turn.refuse(ticket, ClassicCode::UnknownMemberId, None);
     }
     let results: Vec<(Leaver, Result<(), ClassicCode>)> = leavers.iter().map(|l| (l.clone(), one(turn, l))).collect();

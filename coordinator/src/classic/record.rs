@@ -152,8 +152,8 @@ fn upgraded(g: &mut Group, revision: AssignmentRevision, members: &[ConvertedMem
         return Err(broken("a conversion names other members than the group has"));
     }
     draw(revision.0, last_token)?;
-    // Nobody is ever told epoch 0.
-    let epoch = c.generation.max(1);
+    // Without members the next one's join bumps it: nobody is ever told epoch 0.
+    let epoch = c.generation.max(i32::from(!members.is_empty()));
     (g.epoch, g.target_epoch) = (epoch, epoch);
     g.target.clear();
     for x in members {

@@ -10,6 +10,12 @@ const LEFT: Epoch = -1;
 
 pub fn heartbeat(draft: &mut Draft, group: &GroupId, h: &ConsumerHeartbeat) -> Result<Response, GroupError> {
     validate(draft, h)?;
+    if h.epoch != 0 && draft.group().is_some_and(Group::is_blank) {
+        return Err(GroupError::UnknownGroup { group: group.clone() });
+    }
+    if h.epoch < 0 && draft.group().is_some_and(|g| g.classic.is_some()) {
+        return Err(GroupError::NotConvertible { group: group.clone(), reason: "it is a classic group, which its members leave by LeaveGroup".into() });
+    }
     if h.epoch < 0 {
         return leave(draft, group, h);
     }
@@ -21,10 +27,10 @@ pub fn heartbeat(draft: &mut Draft, group: &GroupId, h: &ConsumerHeartbeat) -> R
         draft.bump(if h.epoch == 0 { "joined" } else { "subscription" }, format!("{id} {}", if h.epoch == 0 { "joined" } else { "changed its subscription" }), Some(&id));
         refresh_metadata(draft, group, Bump::Done);
     } else {
-        refresh_metadata(draft, group, Bump::IfChanged);
+        refresh_metadata(draft, group, Bump::If(&looked_at));
     }
     if converted {
-        convert::leave_nothing_out(draft);
+        convert::leave_nothing_out(draft, change.unresolved);
     }
     follow_session(draft, group, &id);
     retarget(draft);

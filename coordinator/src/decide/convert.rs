@@ -47,9 +47,16 @@ pub fn upgrade(draft: &mut Draft, group: &GroupId, epoch: Epoch) -> Result<bool,
 }
 
 /// After a conversion whose join changed nothing else (a static member is back with the wish of its place): the assignment of the classic group is the target then. If that was
-/// from before a topic grew, or had not come yet, partitions are nobody's, and no later change would say so: the facts are those of now.
-pub fn leave_nothing_out(draft: &mut Draft) {
+/// from before a topic grew, or had not come yet, partitions are nobody's, and no later change would say so: the facts are those of now. `unresolved`: what a regular expression
+/// stands for is being found out, and is looked at then.
+pub fn leave_nothing_out(draft: &mut Draft, unresolved: bool) {
     let Some(g) = draft.group().filter(|g| g.epoch == g.target_epoch) else { return };
+    if g.epoch == 0 {
+        return draft.bump("converted", "a group without members and without a generation yet begins".into(), None);
+    }
+    if unresolved {
+        return;
+    }
     let given: BTreeSet<&Partition> = g.target.iter().filter_map(|(id, ps)| g.members.get(id).map(|m| (m, ps))).flat_map(|(m, ps)| ps.iter().filter(|p| g.subscribes(m, &p.topic))).collect();
     let wanted = g.topics.iter().filter(|(t, _)| g.members.values().any(|m| g.subscribes(m, t)));
     if wanted.flat_map(|(t, f)| (0..f.partitions).map(|n| Partition::new(t.clone(), n))).any(|p| !given.contains(&p)) {

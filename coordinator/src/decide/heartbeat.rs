@@ -14,7 +14,7 @@ pub fn heartbeat(draft: &mut Draft, group: &GroupId, h: &Heartbeat) -> Result<Re
     let Entered { released, mut unresolved } = if h.epoch == 0 { join(draft, group, h)? } else { Entered { released: steady(draft, group, h)?, unresolved: false } };
     unresolved |= subscribe(draft, group, h)?;
     if converted {
-        convert::leave_nothing_out(draft);
+        convert::leave_nothing_out(draft, unresolved);
     }
     follow_session(draft, group, h);
     retarget(draft);

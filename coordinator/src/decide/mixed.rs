@@ -53,7 +53,7 @@ fn join(draft: &mut Draft, group: &GroupId, j: &Join) -> Result<Response, GroupE
         draft.bump("joined", format!("{id} joined by the classic protocol or changed its subscription"), Some(&id));
         refresh_metadata(draft, group, Bump::Done);
     } else {
-        refresh_metadata(draft, group, Bump::IfChanged);
+        refresh_metadata(draft, group, Bump::If(&looked_at));
     }
     retarget(draft);
     let owned = by_id(draft, group, &id, &subscription.owned);
@@ -190,7 +190,9 @@ fn sync(draft: &mut Draft, group: &GroupId, s: &classic::Sync) -> Result<Respons
         draft.effects.push(Effect::ArmIfAbsent(Due::JoinOf { member: s.member.clone() }, m.rebalance_timeout_ms));
         return refused(ClassicCode::RebalanceInProgress, None);
     }
-    let assignment = assignment(m.assigned.keys().cloned().collect(), &said.0);
+    // Of a topic that is gone, or was made again under its name, it is not told: by the name it would take the new one's partition for its own.
+    let there = |(p, x): &(&Partition, &Grant)| draft.image_is_behind() || draft.context.metadata.topics.get(&p.topic).is_some_and(|t| t.id == x.topic_id);
+    let assignment = assignment(m.assigned.iter().filter(there).map(|(p, _)| p.clone()).collect(), &said.0);
     let answer = ClassicAnswer::Synced { protocol_type: s.protocol_type.clone(), protocol: s.protocol.clone(), assignment };
     draft.effects.extend([Effect::Cancel(Due::SyncOf { member: s.member.clone() }), Effect::Heard(s.member.clone())]);
     Ok(Response::Classic(answer))

@@ -88,17 +88,20 @@ pub fn kafka_commit(draft: &mut Draft, group: &GroupId, c: &KafkaCommit) -> Resu
     if nobodys {
         // A consumer that is in no group keeps its positions in a classic one, as everybody's tools expect.
         if draft.group().is_none() {
-            let (config, time_ms) = (draft.context.metadata.config_of(group), draft.context.time_ms);
             draft.put(Record::Created);
-            draft.put(Record::Config { config });
+            draft.put(Record::Config { config: draft.context.metadata.config_of(group) });
+        }
+        if draft.group().is_some_and(Group::is_blank) {
+            let time_ms = draft.context.time_ms;
             draft.put(Record::Classic(Box::new(classic::ClassicRecord::Opened { time_ms })));
         }
         return commit(draft, group, &Commit { member: None, offsets: c.offsets.clone() });
     }
-    if draft.group().is_none() && c.version < 9 {
-        return Err(GroupError::Classic { code: classic::ClassicCode::IllegalGeneration, member: None });
-    }
-    let g = existing(draft, group)?;
+    let g = match draft.group().filter(|g| !g.is_blank()) {
+        Some(g) => g,
+        None if c.version < 9 => return Err(GroupError::Classic { code: classic::ClassicCode::IllegalGeneration, member: None }),
+        None => return Err(GroupError::UnknownGroup { group: group.clone() }),
+    };
     let m = g.members.get(&c.member).filter(|m| !m.conforming()).ok_or_else(|| GroupError::UnknownMember { member: c.member.clone() })?;
     let illegal = GroupError::Classic { code: classic::ClassicCode::IllegalGeneration, member: None };
     if c.version < 9 && m.classic.is_none() {

@@ -46,12 +46,18 @@ pub fn forget_regex(draft: &mut Draft, regex: Option<&String>) {
     }
 }
 
-/// What was resolved when a command began.
-pub struct LookedAt { resolved: usize, revision: u64 }
+/// What was resolved, and subscribed to, when a command began.
+pub struct LookedAt {
+    resolved: usize,
+    revision: u64,
+    /// Empty if the group has seen the image already.
+    pub wanted: BTreeSet<TopicName>,
+}
 impl LookedAt {
     pub fn of(draft: &Draft) -> LookedAt {
         let regexes = draft.group().map(|g| &g.regexes);
-        LookedAt { resolved: regexes.map_or(0, BTreeMap::len), revision: regexes.and_then(|r| r.values().map(|r| r.revision).min()).unwrap_or(0) }
+        let wanted = draft.group().filter(|_| !draft.context.facts_seen).map(Group::subscribed_topics).unwrap_or_default();
+        LookedAt { wanted, resolved: regexes.map_or(0, BTreeMap::len), revision: regexes.and_then(|r| r.values().map(|r| r.revision).min()).unwrap_or(0) }
     }
 }
 
@@ -85,9 +91,14 @@ pub fn resolved(draft: &mut Draft, group: &GroupId, revision: u64, found: &BTree
             draft.put(Record::Regex { regex: regex.clone(), resolved: Some(resolved) });
         }
     }
+    // Also what was left behind, by a member that took another expression, is counted now.
+    let image = draft.context.metadata;
+    changed |= !draft.image_is_behind() && draft.group().is_some_and(|g| facts(image, &g.subscribed_topics()) != g.topics);
     if changed {
         draft.bump("subscription", "regular expressions match other topics than before".into(), None);
         refresh_metadata(draft, group, Bump::Done);
+    } else if draft.group().is_some_and(|g| g.members.values().any(|m| m.classic.is_some())) {
+        convert::leave_nothing_out(draft, false);
     }
     if draft.group().is_some_and(Group::has_conforming) {
         retarget(draft);

@@ -5,18 +5,18 @@ use std::collections::BTreeSet;
 
 /// A classic consumer client that rebalances as it is told.
 #[derive(Clone, Debug, Default)]
-struct Client {
-    id: MemberId,
-    instance: Option<InstanceId>,
-    generation: i32,
-    owned: BTreeSet<Partition>,
-    kind: &'static str,
-    strategies: Vec<&'static str>,
-    random: u128,
+pub(crate) struct Client {
+    pub id: MemberId,
+    pub instance: Option<InstanceId>,
+    pub generation: i32,
+    pub owned: BTreeSet<Partition>,
+    pub kind: &'static str,
+    pub strategies: Vec<&'static str>,
+    pub random: u128,
 }
-fn client(random: u128) -> Client { Client { generation: -1, kind: "consumer", strategies: vec!["range"], random, ..Client::default() } }
+pub(crate) fn client(random: u128) -> Client { Client { generation: -1, kind: "consumer", strategies: vec!["range"], random, ..Client::default() } }
 impl Client {
-    fn join(&self) -> Command {
+    pub fn join(&self) -> Command {
         let said = Subscription { topics: vec!["t".into()], owned: self.owned.iter().cloned().collect(), generation: self.generation, ..Subscription::default() };
         let said = Opaque::from(said.encode(3).expect("it is short"));
         Command::Classic(ClassicCommand::Join(Box::new(Join {
@@ -24,45 +24,45 @@ impl Client {
             protocol_type: self.kind.into(), protocols: self.strategies.iter().map(|s| (s.to_string(), said.clone())).collect(), version: 9, random: self.random, reason: None,
         })))
     }
-    fn sync(&self, assignments: &[(&Client, &[i32], Option<&str>)]) -> Command {
+    pub fn sync(&self, assignments: &[(&Client, &[i32], Option<&str>)]) -> Command {
         let given = |ps: &[i32], data: Option<&str>| Assigned { partitions: ps.iter().map(|p| Partition::new("t", *p)).collect(), user_data: data.map(|d| d.as_bytes().to_vec()) }.encode(3).expect("it is short");
         let assignments = assignments.iter().map(|(c, ps, data)| (c.id.clone(), given(ps, *data).into())).collect();
         Command::Classic(ClassicCommand::Sync(Sync { member: self.id.clone(), instance_id: self.instance.clone(), generation: self.generation, assignments, ..Sync::default() }))
     }
-    fn beat(&self) -> Command { Command::Classic(ClassicCommand::Heartbeat(Beat { member: self.id.clone(), instance_id: self.instance.clone(), generation: self.generation })) }
-    fn leave(&self) -> Command { Command::Classic(ClassicCommand::Leave(vec![Leaver { member: self.id.clone(), instance_id: self.instance.clone(), reason: None }])) }
-    fn take(&mut self, r: Result<Response, GroupError>) {
+    pub fn beat(&self) -> Command { Command::Classic(ClassicCommand::Heartbeat(Beat { member: self.id.clone(), instance_id: self.instance.clone(), generation: self.generation })) }
+    pub fn leave(&self) -> Command { Command::Classic(ClassicCommand::Leave(vec![Leaver { member: self.id.clone(), instance_id: self.instance.clone(), reason: None }])) }
+    pub fn take(&mut self, r: Result<Response, GroupError>) {
         let Ok(Response::Classic(ClassicAnswer::Joined(j))) = r else { panic!("a generation was expected, not {r:?}") };
         (self.id, self.generation) = (j.member.clone(), j.generation);
     }
     /// Joins a consumer group again, syncs, and owns what it is given: what a client does that is called to join.
-    fn rejoin(&mut self, w: &mut World) {
+    pub fn rejoin(&mut self, w: &mut World) {
         let r = w.ask(self.join());
         self.take(r);
         let Ok(Response::Classic(ClassicAnswer::Synced { assignment, .. })) = w.ask(self.sync(&[])) else { panic!("it has just joined") };
         self.owned = Assigned::decode(&assignment.0).expect("it can be read").partitions.into_iter().collect();
     }
 }
-fn hb(m: &str, epoch: Epoch, owned: Option<&[i32]>) -> Command {
+pub(crate) fn hb(m: &str, epoch: Epoch, owned: Option<&[i32]>) -> Command {
     let first = epoch == 0;
     let owned = owned.map(|ps| if ps.is_empty() { Default::default() } else { [(1_000, ps.iter().copied().collect())].into() });
     Command::Consumer(Box::new(ConsumerHeartbeat {
         version: 1, member: m.into(), epoch, rebalance_timeout_ms: if first { 20_000 } else { -1 }, subscribed_topics: first.then(|| ["t".into()].into()), owned, ..ConsumerHeartbeat::default()
     }))
 }
-fn consumer(w: &mut World, m: &str, epoch: Epoch, owned: Option<&[i32]>) -> ConsumerView {
+pub(crate) fn consumer(w: &mut World, m: &str, epoch: Epoch, owned: Option<&[i32]>) -> ConsumerView {
     match w.ask(hb(m, epoch, owned)) {
         Ok(Response::Consumer(v)) => v,
         other => panic!("{other:?}"),
     }
 }
-fn code(w: &mut World, c: Command) -> &'static str {
+pub(crate) fn code(w: &mut World, c: Command) -> &'static str {
     match w.ask(c) {
         Err(e) => e.kafka().name,
         Ok(_) => "NONE",
     }
 }
-fn world(change: impl FnOnce(&mut Limits)) -> World {
+pub(crate) fn world(change: impl FnOnce(&mut Limits)) -> World {
     let mut w = World::new(&[("t", 4)]);
     let mut limits = Limits::default();
     limits.classic.initial_rebalance_delay_ms = 0;
@@ -74,7 +74,7 @@ fn world(change: impl FnOnce(&mut Limits)) -> World {
     w
 }
 /// A stable classic group of these clients; the first assigns.
-fn stable(w: &mut World, members: &mut [&mut Client], shares: &[&[i32]]) {
+pub(crate) fn stable(w: &mut World, members: &mut [&mut Client], shares: &[&[i32]]) {
     let mut tickets = Vec::new();
     for c in members.iter_mut() {
         if c.instance.is_none() {
@@ -97,8 +97,8 @@ fn stable(w: &mut World, members: &mut [&mut Client], shares: &[&[i32]]) {
         c.owned = s.iter().map(|p| Partition::new("t", *p)).collect();
     }
 }
-fn member<'a>(w: &'a World, id: &MemberId) -> &'a Member { &w.group().members[id] }
-fn assigned(w: &World, id: &MemberId) -> BTreeSet<Partition> { member(w, id).assigned.keys().cloned().collect() }
+pub(crate) fn member<'a>(w: &'a World, id: &MemberId) -> &'a Member { &w.group().members[id] }
+pub(crate) fn assigned(w: &World, id: &MemberId) -> BTreeSet<Partition> { member(w, id).assigned.keys().cloned().collect() }
 
 #[test]
 fn the_first_consumer_member_converts_the_group_and_everybody_moves_one_by_one() {

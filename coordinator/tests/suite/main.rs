@@ -13,5 +13,6 @@ mod exact;
 mod handover;
 mod members;
 mod mixed_walks;
+mod renewed;
 mod traps;
 mod upkeep;
