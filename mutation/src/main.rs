@@ -15,28 +15,28 @@ use anyhow::{Context, Result, bail};
 use list::Mutant;
 use std::{collections::BTreeMap, fs, path::{Path, PathBuf}};
 
-const USAGE: &str = "usage: cargo xtask mutants PACKAGE [--every N] [--jobs N] [--dir DIR] [--quick] [--retest] [--simulated]
+const USAGE: &str = "usage: cargo xtask mutants PACKAGE [--every N] [--jobs N] [--dir DIR] [--upto N] [--retest] [--simulated]
   PACKAGE      baton-coordinator, baton-storage, baton-raft or baton-node
   --every N    a sample: the first of every N mutants
   --jobs N     so many test processes at a time (1)
   --dir DIR    where the copy, the build and the results are (target/mutants)
-  --quick      not the slow rungs; another call without it takes the survivors further
+  --quick      only the unit tests; another call without it takes the survivors further
   --retest     copy the tests again and run the survivors once more
   --simulated  the ladder of the simulated cluster, for those that are left";
 
 /// What is asked for, and the folders.
-pub struct Task { pub package: String, pub folder: String, pub root: PathBuf, pub dir: PathBuf, pub jobs: usize, pub every: usize, pub quick: bool, pub retest: bool, pub simulated: bool }
+pub struct Task { pub package: String, pub folder: String, pub root: PathBuf, pub dir: PathBuf, pub jobs: usize, pub every: usize, pub upto: usize, pub retest: bool, pub simulated: bool }
 
 impl Task {
     fn of(args: &[String]) -> Result<Self> {
         let package = args.first().filter(|a| a.starts_with("baton-")).context(USAGE)?.clone();
         let value = |name: &str| args.iter().position(|a| a == name).map(|i| args.get(i + 1).with_context(|| format!("{name} wants a value\n{USAGE}"))).transpose();
-        let number = |name: &str| value(name).and_then(|v| v.map_or(Ok(1), |v| v.parse::<usize>().with_context(|| format!("{name} wants a number"))));
+        let number = |name: &str, otherwise: usize| value(name).and_then(|v| v.map_or(Ok(otherwise), |v| v.parse::<usize>().with_context(|| format!("{name} wants a number"))));
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("the tool lies in the workspace")?.to_path_buf();
         let dir = value("--dir")?.map_or(root.join("target/mutants"), PathBuf::from);
         let folder = package.trim_start_matches("baton-").to_string();
         let has = |name: &str| args.iter().any(|a| a == name);
-        Ok(Self { dir: std::path::absolute(dir)?, jobs: number("--jobs")?.max(1), every: number("--every")?.max(1), quick: has("--quick"), retest: has("--retest"), simulated: has("--simulated"), folder, package, root })
+        Ok(Self { dir: std::path::absolute(dir)?, jobs: number("--jobs", 1)?.max(1), every: number("--every", 1)?.max(1), upto: number("--upto", usize::MAX)?, retest: has("--retest"), simulated: has("--simulated"), folder, package, root })
     }
     /// The copy of this package's mutants; the build is shared.
     pub fn copy(&self) -> PathBuf { self.dir.join(&self.folder).join("copy") }

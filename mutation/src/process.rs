@@ -9,11 +9,11 @@ pub enum End { Passed, Failed, TimedOut }
 /// Memory that a mutant may take, in KiB: one that fills a list without end is stopped by that.
 const MEMORY: &str = "3000000";
 
-/// Runs it at a low priority. What it prints is read along: the first failure ends it.
+/// What it prints is read along: the first failure ends it.
 pub fn run(program: &Path, args: &[String], environment: &[(String, String)], folder: &Path, limit: Duration) -> Result<(End, Duration)> {
     let began = Instant::now();
     let mut child = Command::new("sh")
-        .args(["-c", &format!("ulimit -v {MEMORY}; exec nice -n 10 \"$@\""), "sh"]).arg(program).args(args)
+        .args(["-c", &format!("ulimit -v {MEMORY}; exec \"$@\""), "sh"]).arg(program).args(args)
         .envs(environment.iter().cloned()).current_dir(folder)
         .stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().with_context(|| format!("{} cannot be started", program.display()))?;
     let out = child.stdout.take().context("the output is a pipe")?;

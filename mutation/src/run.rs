@@ -44,7 +44,7 @@ pub fn all(task: &Task, mutants: &BTreeMap<u32, Mutant>, dropped: &[Dropped], ru
     let done = verdicts(task)?;
     // A rung that has let it through does so again, unless the tests are others now.
     let knew = |id: u32| if task.retest { Vec::new() } else { done.get(&id).map(|v| v.passed.clone()).unwrap_or_default() };
-    let climbs = |id: u32, k: &Known| !(k.rung.slow && task.quick) && k.reached.contains(&id) && !knew(id).iter().any(|r| r == k.rung.name);
+    let climbs = |id: u32, k: &Known| k.reached.contains(&id) && !knew(id).iter().any(|r| r == k.rung.name);
     let again = |v: &Verdict| v.outcome == Outcome::Survived && known.iter().any(|k| climbs(v.id, k));
     let gone: BTreeSet<u32> = dropped.iter().map(|d| d.id).collect();
     let wanted = |id: &u32| match done.get(id) { Some(v) => again(v), None => !gone.contains(id) && !task.simulated };
