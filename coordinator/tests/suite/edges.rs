@@ -2,8 +2,8 @@
 //! its line lived (`docs/mutants.md`).
 use crate::common::{*, kafka::Kafka};
 use baton_coordinator::{
-    classic::{ClassicCode, Opaque}, command::*, config::*, ids::*, metadata::*, regexes, shard::*, shared::PartitionSet,
-    state::State,
+    classic::{ClassicCode, Opaque}, command::*, config::*, ids::*, metadata::*, record::{Batch, Joined, LogEntry, Record}, regexes, replay::{self, Outcome}, shard::*, shared::PartitionSet,
+    state::State, assign::Input, work,
 };
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -193,6 +193,9 @@ fn commits_are_counted_and_so_is_every_batch_that_came_twice() {
 #[test]
 fn history_remembers_only_members_that_matter() {
     let mut w = World::new(&[("t", 2)]);
+    let keeper = Model::new("keeper", &["t"]);
+    w.beat(keeper.join_request()).expect("accepted");
+    w.set(baton_coordinator::config::Setting::SessionTimeout, Some(60_000));
     for i in 0..40 {
         let mut m = Model::new(&format!("m{i}"), &["t"]);
         w.join(&mut m);
@@ -202,6 +205,7 @@ fn history_remembers_only_members_that_matter() {
         assert!(named.len() <= most + 1, "{} names", named.len());
         if i == 10 { assert!(named.len() > 8, "not before there are many: {}", named.len()); }
     }
+    assert!(w.group().history.named.contains_key(&keeper.id), "it is still there");
 }
 
 /// `safety.md` 8: what is confirmed is free at once, also while the member still stops the rest.
@@ -261,4 +265,123 @@ fn the_history_of_a_rebalance_says_how_long_it_took() {
 fn an_empty_state_has_no_groups() {
     let s = State { revision: 7, ..State::default() };
     assert_eq!((s.head().revision, s.head().groups.len()), (7, 0));
+}
+
+/// KAFKA-16147: what the target gives back to a member that has not stopped it yet is a new grant at once, also while it has to stop the rest; an acknowledgement
+/// of the older revision frees none of it.
+#[test]
+fn what_is_given_back_while_the_rest_is_asked_back_is_a_new_grant() {
+    // Who gets the odd partition when c is gone depends on the names; one of the two does.
+    assert!(["a", "z"].into_iter().filter(|name| given_back_to(name)).count() >= 1);
+}
+/// False: the other got it.
+fn given_back_to(name: &str) -> bool {
+    let mut w = World::new(&[("t", 5)]);
+    let (mut a, mut b, mut c) = (Model::new(name, &["t"]), Model::new("b", &["t"]), Model::new("c", &["t"]));
+    w.join(&mut a);
+    w.settle(&mut [&mut a]);
+    let all = a.owned.clone();
+    w.join(&mut b);
+    w.join(&mut c);
+    w.pass(2_000);
+    let v = w.beat(a.steady_request()).expect("accepted");
+    assert_eq!((v.pending_revocation.len(), v.assignment.as_ref().map(|x| x.len())), (3, Some(2)), "two for itself, two for b, one for c");
+    let asked_at = v.assignment_revision;
+    w.ask(c.leave_request()).expect("it leaves");
+    w.pass(2_000);
+    w.steady(&mut b);
+    if w.group().target[&a.id].len() == 2 {
+        return false;
+    }
+    // It has stopped nothing yet.
+    let still = Heartbeat { owned: Some(all.clone()), assignment_revision: asked_at, ..a.steady_request() };
+    let v = w.beat(still).expect("accepted");
+    let own = v.assignment.clone().expect("it is told of the grant");
+    assert_eq!((v.pending_revocation.len(), own.len()), (2, 3), "{v:?}");
+    assert!(v.assignment_revision > asked_at);
+    let m = w.member(name);
+    assert_eq!((m.state, m.pending.len(), m.assigned.len()), (MemberState::UnrevokedPartitions, 2, 3));
+    // It acknowledges what it was asked first: all three. The one that it has again stays its own.
+    let kept: BTreeSet<Partition> = own.keys().cloned().collect();
+    let again: Vec<&Partition> = kept.iter().filter(|p| !m.assigned.is_empty() && m.assigned[*p].granted_at == v.assignment_revision).collect();
+    assert_eq!(again.len(), 1, "one is granted anew");
+    let older = Heartbeat { owned: Some(kept.iter().filter(|p| !again.contains(p)).cloned().collect()), assignment_revision: asked_at, ..a.steady_request() };
+    let again = again[0].clone();
+    w.beat(older).expect("accepted");
+    assert_eq!(w.group().owners.get(&again).map(|o| o.member.clone()), Some(name.into()));
+    assert_eq!(w.group().owners.values().filter(|o| o.member == a.id).count(), 3, "the other two are free");
+    true
+}
+
+/// A newer target takes more from a member that has just confirmed: what it confirmed is free with that very step, and it goes on by one epoch.
+#[test]
+fn what_is_confirmed_is_free_also_when_more_is_asked_back() {
+    let mut w = World::new(&[("t", 6)]);
+    let (mut a, mut b, mut c) = (Model::new("a", &["t"]), Model::new("b", &["t"]), Model::new("c", &["t"]));
+    w.join(&mut a);
+    w.settle(&mut [&mut a]);
+    let first = w.member("a").epoch;
+    w.join(&mut b);
+    w.pass(2_000);
+    let v = w.steady(&mut a);
+    assert_eq!(v.pending_revocation.len(), 3);
+    w.join(&mut c);
+    w.pass(2_000);
+    let (v, before) = (w.steady(&mut a), v);
+    assert_eq!(v.pending_revocation.len(), 1, "one more, for c");
+    let m = w.member("a");
+    assert_eq!((m.state, m.epoch, m.previous_epoch, m.assigned.len()), (MemberState::UnrevokedPartitions, first + 1, first, 2));
+    assert!(before.pending_revocation.iter().all(|p| w.group().owners.get(p).is_none_or(|o| o.member != a.id)), "{:?}", w.group().owners);
+    w.steady(&mut a);
+    let m = w.member("a");
+    assert_eq!((m.epoch, m.previous_epoch, m.pending.len()), (w.group().target_epoch, first + 1, 0));
+    w.settle(&mut [&mut a, &mut b, &mut c]);
+}
+
+/// Records that no coordinator writes are refused: a target of an epoch that is not between the last target's and the group's, and an instance that is another's.
+#[test]
+fn a_target_out_of_its_epochs_and_a_second_holder_of_an_instance_are_refused() {
+    let mut w = World::new(&[("t", 2)]);
+    let a = Model::new("a", &["t"]);
+    w.beat(Heartbeat { instance_id: Some("i".into()), ..a.join_request() }).expect("accepted");
+    w.pass(2_000);
+    let (epoch, state) = (w.group().epoch, w.shard.state().clone());
+    let joined = w.log.iter().flat_map(|e| &e.batches).flat_map(|b| &b.records).find_map(|r| if let Record::Joined(j) = r { Some((**j).clone()) } else { None }).expect("a has joined");
+    let apply = |records: Vec<Record>| {
+        let mut s = state.clone();
+        let base_revision = s.groups[&GroupId::from("g")].revision;
+        let e = LogEntry { node: 1, term: 9, base_sequence: s.sequence, time_ms: s.time_ms, batches: vec![Batch { group: "g".into(), base_revision, records }] };
+        replay::entry(&mut s, &e, 100, &mut Vec::new()).remove(0)
+    };
+    let target = |epoch| Record::Target { epoch, assignment: Default::default() };
+    let bump = |epoch| Record::Epoch { epoch, time_ms: state.time_ms };
+    assert_eq!(apply(vec![target(epoch)]), Outcome::Applied);
+    assert_eq!(apply(vec![bump(epoch + 1), bump(epoch + 2), target(epoch + 1)]), Outcome::Applied, "of an epoch between them");
+    assert!(matches!(apply(vec![target(epoch + 1)]), Outcome::Quarantined(_)), "above the group's");
+    assert!(matches!(apply(vec![target(epoch - 1)]), Outcome::Quarantined(_)), "below the last target's");
+    let twin = Joined { member: "b".into(), joined_at: AssignmentRevision(u64::MAX >> 8), ..joined.clone() };
+    assert!(matches!(apply(vec![Record::Joined(Box::new(twin))]), Outcome::Quarantined(_)), "its instance is a's");
+    let again = Joined { joined_at: AssignmentRevision(u64::MAX >> 8), ..joined };
+    assert_eq!(apply(vec![Record::Joined(Box::new(again))]), Outcome::Applied, "it is its own");
+}
+
+/// Topics with many subscribers are looked at in another way than those with few: with the same result.
+#[test]
+fn weights_are_dealt_out_evenly_among_very_many_members() {
+    let members = 70;
+    let topic = |m: usize| if m < 68 { topics(&["t"]) } else { topics(&["u"]) };
+    let weight = |p: i32| 1 + (p as u32 * 7) % 5;
+    let input = Input {
+        subscriptions: (0..members).map(|m| (format!("m{m:02}").as_str().into(), topic(m))).collect(),
+        topics: [("t".into(), 204), ("u".into(), 4)].into(),
+        weights: (0..204).map(|p| (Partition::new("t", p), weight(p))).collect(),
+        ..Input::default()
+    };
+    let out = work::assign("weighted", &input).expect("it is one of the assignors");
+    let load = |m: usize| out[&MemberId::from(format!("m{m:02}"))].iter().map(|p| if p.topic.as_str() == "t" { weight(p.partition) } else { 1 }).sum::<u32>();
+    let loads: Vec<u32> = (0..68).map(load).collect();
+    assert_eq!(loads.iter().sum::<u32>(), (0..204).map(weight).sum::<u32>(), "all are given, to subscribers");
+    let (least, most) = (loads.iter().min().unwrap(), loads.iter().max().unwrap());
+    assert!(most - least <= 1, "{loads:?}");
+    assert_eq!((load(68), load(69)), (2, 2));
 }
