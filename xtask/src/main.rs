@@ -1,5 +1,6 @@
 //! Developer commands: `cargo xtask verify` is what CI runs, `cargo xtask fix` rewrites, `cargo xtask layers` checks the crate edges,
-//! `cargo xtask sim …` runs the core simulation, `cargo xtask scenario …` plays stories that a newcomer can read, `cargo xtask model …` walks the states of the core, `cargo xtask golden` compares with what Apache Kafka answered.
+//! `cargo xtask sim …` runs the core simulation, `cargo xtask scenario …` plays stories that a newcomer can read, `cargo xtask model …` walks the states of the core, `cargo xtask golden` compares with what Apache Kafka answered,
+//! `cargo xtask mutants …` changes the code in small ways and sees whether a test notices.
 
 use anyhow::{Context, Result, bail};
 use std::{env, process::Command};
@@ -39,8 +40,9 @@ fn main() -> Result<()> {
         }
         ["model", rest @ ..] => cargo(&[&["run", "--quiet", "--release", "-p", "baton-model", "--"], rest].concat()),
         ["scenario", rest @ ..] => cargo(&[&["run", "--quiet", "-p", "baton-scenarios", "--"], rest].concat()),
+        ["mutants", rest @ ..] => cargo(&[&["run", "--quiet", "--manifest-path", "mutation/Cargo.toml", "--target-dir", "target/mutants/tool", "--"], rest].concat()),
         ["golden", rest @ ..] => cargo(&[&["run", "--quiet", "-p", "baton-conformance", "--"], rest].concat()),
-        _ => bail!("usage: cargo xtask verify | fix | layers | golden [--dir DIR] | scenario [NAME|FILE|--all|compare] [--bless] | model [--states N] [--seconds S] [--bug N] | chaos --kills N | sim [cluster] (run --seeds A..B | replay SEED [--bug N] | mutants) | sim soak --hours H"),
+        _ => bail!("usage: cargo xtask verify | fix | layers | golden [--dir DIR] | scenario [NAME|FILE|--all|compare] [--bless] | model [--states N] [--seconds S] [--bug N] | chaos --kills N | mutants PACKAGE [--every N] [--jobs N] | sim [cluster] (run --seeds A..B | replay SEED [--bug N] | mutants) | sim soak --hours H"),
     }
 }
 

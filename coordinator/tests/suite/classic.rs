@@ -106,6 +106,19 @@ fn a_dynamic_member_learns_its_id_before_it_is_let_in() {
     assert_eq!((j.generation, j.assigning_member.clone(), j.members.len(), j.protocol.as_deref()), (1, a.id.clone(), 1, Some("range")));
 }
 
+/// What the client said of its reason is in the history; nothing is added for an empty one.
+#[test]
+fn the_history_says_the_reason_that_a_client_gave() {
+    for (reason, said) in [(Some("a new subscription"), "(a new subscription)"), (Some(""), "joined"), (None, "joined")] {
+        let (mut w, a) = (world(), fixed("a"));
+        let Command::Classic(ClassicCommand::Join(mut j)) = a.join(7) else { panic!("it is a join") };
+        j.reason = reason.map(String::from);
+        w.send(classic(ClassicCommand::Join(j)));
+        let causes: Vec<&String> = w.history.values().filter(|h| h.kind == "joined").map(|h| &h.cause).collect();
+        assert!(causes.len() == 1 && causes[0].ends_with(said), "{reason:?}: {causes:?}");
+    }
+}
+
 #[test]
 fn an_id_that_does_not_come_back_is_forgotten_after_its_session() {
     let (mut w, mut a, mut b) = (world(), client("a"), client("b"));

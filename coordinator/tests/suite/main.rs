@@ -8,6 +8,7 @@ mod client_assignors;
 mod consumer;
 mod convert;
 mod drains;
+mod edges;
 mod embedded;
 mod exact;
 mod handover;
