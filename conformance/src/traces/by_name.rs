@@ -52,6 +52,14 @@ pub struct ByName { apart: BTreeMap<String, Has> }
 
 fn name(label: &str) -> &str { label.split('~').next().unwrap_or(label) }
 
+/// Partitions without the marks of their topics' lives.
+pub fn names(parts: &Value) -> Value { ranges(&partitions(parts).into_iter().map(|(label, p)| (name(&label).to_string(), p)).collect()) }
+/// Names as the labels under which a member has them.
+pub fn labelled(member: &Value, own: Parts) -> Parts {
+    let has: Parts = partitions(&member["own"]).into_iter().chain(partitions(&member["rev"])).collect();
+    own.into_iter().map(|(t, p)| has.iter().find(|(label, q)| name(label) == name(&t) && *q == p).cloned().unwrap_or((t, p))).collect()
+}
+
 impl ByName {
     pub fn is_empty(&self) -> bool { self.apart.is_empty() }
     pub fn has(&self, member: &str) -> bool { self.apart.contains_key(member) }

@@ -1,7 +1,7 @@
 //! Where Baton differs from the recorded Kafka on purpose. A rule is a predicate and a prediction: from what Kafka did it says exactly what Baton does
 //! instead; any other difference stays unexplained. At most ten.
 
-use super::by_name::{Beat, ByName, Part};
+use super::by_name::{self, Beat, ByName, Part};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -117,6 +117,25 @@ impl Rules {
         }
         res
     }
+
+    /// What Baton's answer to the join of a classic member of a consumer group is.
+    pub fn join(&self, kafka: &Value, member: &str) -> Value {
+        let mut res = kafka.clone();
+        if self.by_name.has(member) {
+            res["gen"] = self.last["members"][member]["e"].clone();
+        }
+        res
+    }
+    /// And to its sync: topics go by their names.
+    pub fn sync(&self, kafka: &Value, member: &str) -> Value {
+        let mut res = kafka.clone();
+        if self.by_name.has(member) && res["err"] == "NONE" {
+            res["asg"] = by_name::names(&self.last["members"][member]["own"]);
+        }
+        res
+    }
+    /// What a member says to own by name, with the labels of what it has.
+    pub fn named(&self, member: &str, own: BTreeSet<Part>) -> BTreeSet<Part> { by_name::labelled(&self.last["members"][member], own) }
 
     fn renumber(&mut self, of: &mut Value, field: &str) {
         if let Some(other) = of[field].as_i64().and_then(|e| self.epochs.get(&e)) {

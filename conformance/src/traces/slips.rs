@@ -49,6 +49,9 @@ impl Instances {
         }
     }
 
+    /// The place of a member was given away under an id that it had left behind: the id that it has had since stands for whoever has the place now.
+    pub fn leaves_behind(&mut self, instance: String, member: String) { self.0.insert(instance, member); }
+
     /// The error that Kafka answers a join under an id that it has left behind with; None: it has not.
     pub fn refuses(&self, group: &Value, step: &Step) -> Option<&'static str> {
         let (instance, join) = (step.maybe("inst")?, step.op == "hb" && step.number("e") == 0);
@@ -56,7 +59,8 @@ impl Instances {
         let m = &group["members"][held_by];
         match (m.is_null(), join) {
             (true, true) => Some("UNKNOWN_MEMBER_ID"),
-            (true, false) => (step.op == "join").then_some("UNKNOWN_MEMBER_ID"),
+            // An emptied group is forgotten, with the id, for a member of the classic protocol.
+            (true, false) => (step.op == "join" && group["members"].as_object().is_some_and(|m| !m.is_empty())).then_some("UNKNOWN_MEMBER_ID"),
             (false, true) if m["inst"].as_str() != Some(instance) && m["e"].as_i64() != Some(-2) => Some("UNRELEASED_INSTANCE_ID"),
             (false, _) => None,
         }

@@ -1,5 +1,7 @@
 //! One leading shard under simulated time, and what happened to it in a step.
 
+mod kafkas;
+
 use super::{classic, consumer, kept, by_name::Beat, rules::Rules, slips::{self, Instances, Kind}, trace::*};
 use baton_coordinator::{classic as c, command::*, config::{Limits, Setting}, decide::TimerCommand, ids::*, metadata::*, record::*, shard::*, state::Group, timers::Timer, work::Work};
 use serde_json::{Map, Value, json};
@@ -43,6 +45,8 @@ pub struct World {
     stretched: bool,
     /// Kafka's target, where Baton went on to its own within the same step.
     given_too_early: Option<Record>,
+    /// The instance id of a member whose place is given away in this step under another one.
+    left_behind: Option<String>,
     /// What went wrong while a rule was at work.
     slip: Result<(), String>,
 }
@@ -94,7 +98,7 @@ impl World {
         limits.classic.members_max = of("group.max.size", i32::MAX as u64) as usize;
         let mut w = World {
             shard: Shard::new(0, limits), meta: Metadata::default(), now: 0, next_ticket: 0, held: BTreeMap::new(), answers: Vec::new(), fired: Vec::new(), names: Names::default(),
-            expected: Value::Null, target: json!({}), labels: BTreeMap::new(), work: Vec::new(), rules: Rules::default(), instances: Instances::default(), looks_again: true, default_assignor: trace.assignors.first().cloned().unwrap_or_default(), kind: Kind::default(), computed_at: None, computed: 0, interval_ms: of("group.consumer.assignment.interval.ms", 1_000), stretched: false, given_too_early: None, slip: Ok(()),
+            expected: Value::Null, target: json!({}), labels: BTreeMap::new(), work: Vec::new(), rules: Rules::default(), instances: Instances::default(), looks_again: true, default_assignor: trace.assignors.first().cloned().unwrap_or_default(), kind: Kind::default(), computed_at: None, computed: 0, interval_ms: of("group.consumer.assignment.interval.ms", 1_000), stretched: false, given_too_early: None, left_behind: None, slip: Ok(()),
         };
         w.shard.lead(1, 1, w.clock());
         // Kafka's defaults where the trace says nothing; no short interval while something is pending.
@@ -140,124 +144,7 @@ impl World {
             }
         }
     }
-    /// Where Kafka computed another target by a slip, its own takes the place of Baton's.
-    fn as_kafka_computes(&mut self, entry: &mut LogEntry) -> Result<(), String> {
-        let group = GroupId::from("g");
-        let before = self.shard.state().groups.get(&group);
-        let Some(batch) = entry.batches.iter_mut().find(|b| b.group == group) else { return Ok(()) };
-        if batch.records.iter().any(|r| matches!(r, Record::Target { .. })) {
-            self.computed_at = Some(self.now);
-            self.computed += 1;
-        }
-        if !self.looks_again && self.kind.retarget(before, &self.meta, &self.default_assignor, &mut batch.records)? {
-            self.rules.explained_by(slips::KIND_BEFORE);
-            // What was given by Baton's target in the same step was given too early.
-            let at = batch.records.iter().position(|r| matches!(r, Record::Target { .. })).unwrap_or(0);
-            let known = |r: &Record| matches!(r, Record::Target { assignment, .. } if assignment.keys().all(|m| before.is_some_and(|g| g.members.contains_key(m))));
-            let given = batch.records[at..].iter().any(|r| matches!(r, Record::Reconciled(_)));
-            self.given_too_early = batch.records.get(at).filter(|r| given && known(r)).cloned();
-        }
-        if kept::at_an_upgrade(&self.meta, &mut batch.records) || kept::at_a_downgrade(before, &self.meta, &mut batch.records)? {
-            self.rules.explained_by(kept::KEPT_AT_CONVERSION);
-        }
-        self.kind.follow(before, &batch.records)
-    }
-    /// This world after a step, with nothing compared.
-    pub fn tried(&self, i: usize, step: &Step) -> Result<World, String> {
-        let mut w = self.clone();
-        let command = w.command(step)?;
-        w.send(i, &step.op, command);
-        Ok(w)
-    }
-    /// Puts into the log what Kafka did and Baton would not.
-    fn inject(&mut self, records: Vec<Record>) -> Result<(), String> {
-        let Some(g) = self.group() else { return Ok(()) };
-        let batch = Batch { group: "g".into(), base_revision: g.revision, records };
-        let state = self.shard.state();
-        let entry = LogEntry { node: 0, term: 0, base_sequence: state.sequence, time_ms: state.time_ms, batches: vec![batch] };
-        self.kind.follow(Some(&g), &entry.batches[0].records)?;
-        self.shard.replay(&entry);
-        self.drive();
-        Ok(())
-    }
-    /// What Kafka takes the group for, otherwise than it is, when it takes up a step: Baton's is tried on a copy, then made so.
-    fn as_kafka_sees_it(&mut self, i: usize, step: &Step) -> Result<(), String> {
-        let by_now = self.by_now();
-        if let Some(holder) = self.instances.takes_for_its_own(&by_now, step).map(|m| self.names.id(&m)) {
-            slips::joins_as_under_a_new_id(self, i, step)?;
-            self.rules.explained_by(slips::RENAMED_INSTANCE);
-            self.inject(vec![Record::Instance { member: holder, instance: step.text("inst").into() }])?;
-        }
-        if let Some(records) = slips::gives_up_its_place(self, i, step)? {
-            self.rules.explained_by(slips::RENAMED_INSTANCE);
-            self.inject(records)?;
-        }
-        if let Some(records) = kept::before_an_upgrade(self, i, step)? {
-            self.rules.explained_by(kept::KEPT_AT_CONVERSION);
-            self.inject(records)?;
-        }
-        let behind = self.group().is_some_and(|g| g.epoch > g.target_epoch);
-        if step.op == "hb" && behind && !self.looks_again && let Some(target) = self.tried(i, step)?.given_too_early {
-            self.rules.explained_by(slips::KIND_BEFORE);
-            self.inject(vec![target])?;
-            if let Some(at) = self.computed_at.filter(|_| self.interval_ms > 0) {
-                self.stretched = true;
-                self.stretch(self.now + self.interval_ms - at);
-            }
-        }
-        Ok(())
-    }
-
     pub fn group(&self) -> Option<Arc<Group>> { self.shard.state().groups.get(&GroupId::from("g")).cloned() }
-
-    /// What Kafka makes otherwise of a join at which Baton has computed no target.
-    fn after_a_join_without_target(&mut self, step: &Step, before: Option<&Group>) -> Result<(), String> {
-        let (Some(before), Some(after), id) = (before, self.group(), self.names.id(step.text("m"))) else { return Ok(()) };
-        // Its empty group's target was behind, so it computes one, and the interval to the next runs from there.
-        if before.members.is_empty() && step.fields.contains_key("asg_det") && let Some(at) = self.computed_at {
-            self.stretched = true;
-            self.stretch(self.now + self.interval_ms - at);
-            self.rules.explained_by(super::rules::EMPTY_TARGET_EPOCH);
-        }
-        let accepted = |r: &Result<Response, GroupError>| matches!(r, Ok(Response::Consumer(_)));
-        if !self.answers.last().is_some_and(|(_, r)| accepted(r)) || !self.instances.finds_no_target(before, &id, step) {
-            return Ok(());
-        }
-        let Some(m) = after.members.get(&id).filter(|m| !m.assigned.is_empty() || m.state != MemberState::Stable) else { return Ok(()) };
-        let (has, own) = (m.assigned.keys().cloned().collect::<BTreeSet<_>>(), slips::goes_on(before, &after, &id));
-        if has != own {
-            return Err(format!("{id} came back as another instance and has {has:?}, by its target {own:?}"));
-        }
-        self.rules.explained_by(slips::RENAMED_INSTANCE);
-        self.inject(vec![slips::takes_all(m, &id)])?;
-        if let Some((_, Ok(Response::Consumer(v)))) = self.answers.last_mut() {
-            v.assignment = Some(PartitionsById::new());
-        }
-        Ok(())
-    }
-    /// Longer than anybody could set it.
-    fn stretch(&mut self, interval_ms: u64) {
-        self.meta.group_configs.entry("g".into()).or_default().insert(Setting::AssignmentInterval, interval_ms);
-        self.meta.revision += 1;
-        self.shard.metadata(Arc::new(self.meta.clone()), self.clock());
-        self.drive();
-    }
-    /// The error that Kafka answers with for an instance id that was left behind.
-    fn refuses(&mut self, step: &Step) -> Option<&'static str> {
-        let by_now = self.by_now();
-        self.instances.refuses(&by_now, step)
-    }
-    /// Kafka's group as the timers have left it.
-    fn by_now(&mut self) -> Value {
-        let (before, group) = (self.rules.kafkas().clone(), self.group());
-        let here: BTreeSet<String> = group.iter().flat_map(|g| g.members.keys()).map(|m| self.names.symbol(m)).collect();
-        let mut by_now = before.clone();
-        if let Some(members) = by_now["members"].as_object_mut() {
-            members.retain(|m, _| here.contains(m));
-        }
-        self.instances.follow(&before, &by_now, &[]);
-        by_now
-    }
 
     /// Work beside the shard: after the answers of the step, before its state is looked at.
     pub fn work(&mut self) {
@@ -307,25 +194,6 @@ impl World {
             }
         }
         self.now = until;
-    }
-    /// Kafka takes out who does not give back what Baton has not given it: Baton's member would go on.
-    fn expire_who_was_not_asked(&mut self, step: &Step) -> Result<(), String> {
-        for f in &step.fired {
-            let Some((at, symbol)) = f.split_once(" rebalance-timeout ").filter(|(_, m)| self.rules.is_not_asked(m)) else { continue };
-            self.pass(at.parse().map_err(|e| format!("{f}: {e}"))?);
-            let (id, Some(g)) = (self.names.id(symbol), self.group()) else { continue };
-            let Some(m) = g.members.get(&id).filter(|m| m.pending.is_empty()) else { continue };
-            let removed = Record::Removed { member: id, freed: m.holdings().map(|(p, ..)| p.clone()).collect(), held: Vec::new(), fence: false };
-            let mut records = vec![removed];
-            records.extend(m.regex.clone().filter(|r| g.members_with_regex(r) == 1 && g.regexes.contains_key(r)).map(|regex| Record::Regex { regex, resolved: None }));
-            records.push(Record::Epoch { epoch: g.epoch + 1, time_ms: self.shard.state().time_ms });
-            self.inject(records)?;
-            let wanted = self.group().map(|g| g.subscribed_topics()).unwrap_or_default();
-            let topics = wanted.into_iter().filter_map(|t| self.meta.topics.get(&t).map(|f| (t.clone(), *f))).collect();
-            self.inject(vec![Record::Topics { revision: self.meta.revision, topics }])?;
-            self.fired.push(f.clone());
-        }
-        Ok(())
     }
     fn members(&self) -> Vec<MemberId> {
         let g: GroupId = "g".into();
@@ -383,23 +251,27 @@ impl World {
     pub fn take_answers(&mut self) -> Vec<Result<Response, GroupError>> { std::mem::take(&mut self.answers).into_iter().map(|(_, r)| r).collect() }
 
     /// What the member of a step says to subscribe to.
-    fn subscription(&self, step: &Step) -> Option<(BTreeSet<TopicName>, Option<String>)> {
-        let (g, id) = (self.group()?, self.names.id(step.text("m")));
+    fn subscription(&self, member: &str) -> Option<(BTreeSet<TopicName>, Option<String>)> {
+        let (g, id) = (self.group()?, self.names.id(member));
         g.members.get(&id).map(|m| (BTreeSet::clone(&m.subscribed), m.regex.clone()))
     }
     /// A heartbeat, and what it is for the next assignment of its member.
     fn beat(&self, step: &Step, subscribed_before: &Option<(BTreeSet<TopicName>, Option<String>)>) -> Beat {
-        let (g, id) = (self.group().unwrap_or_default(), self.names.id(step.text("m")));
+        let member = who(step);
+        let (g, id) = (self.group().unwrap_or_default(), self.names.id(&member));
         let Some(m) = g.members.get(&id) else { return Beat::default() };
         let there: Vec<_> = g.topics.iter().filter(|(t, _)| g.subscribes(m, t)).collect();
         let current = |p: &&Partition| there.iter().any(|(t, f)| **t == p.topic && p.partition < f.partitions && g.target_topics.get(*t).is_some_and(|x| x.id == f.id));
         Beat {
-            member: step.text("m").into(),
             full: step.number("e") == 0 || (step.fields.contains_key("rt") && step.fields.contains_key("own") && (step.fields.contains_key("subs") || step.fields.contains_key("regex"))),
-            own: step.fields.get("own").map(partitions).map(|o| if step.number("e") == 0 { o } else { self.rules.claims(step.text("m"), o) }),
-            resubscribed: *subscribed_before != self.subscription(step),
+            own: match step.op.as_str() {
+                "join" => step.fields.get("protocols").map(|p| self.rules.named(&member, partitions(&p[0]["own"]))),
+                _ => step.fields.get("own").map(partitions).map(|o| if step.number("e") == 0 { o } else { self.rules.claims(&member, o) }),
+            },
+            resubscribed: *subscribed_before != self.subscription(&member),
             target: g.target.get(&id).into_iter().flatten().filter(current).map(|p| (self.label(g.topics[&p.topic].id), p.partition)).collect(),
             topics: there.iter().map(|(_, f)| self.label(f.id)).collect(),
+            member,
         }
     }
 
@@ -408,7 +280,7 @@ impl World {
         self.fired.clear();
         self.expire_who_was_not_asked(step)?;
         self.pass(step.t);
-        let (mut refused, computed_before, subscribed_before) = (None, self.computed, self.subscription(step));
+        let (mut refused, computed_before, subscribed_before) = (None, self.computed, self.subscription(&who(step)));
         match step.op.as_str() {
             "tick" => {}
             "topic" => self.declare(step.text("name"), step.maybe("label").unwrap_or(step.text("name")), step.number("parts") as i32),
@@ -458,6 +330,10 @@ impl World {
             self.instances.follow(&self.expected, g, &step.fired);
             self.expected = g.clone();
         }
+        let by = who(step);
+        if let Some(instance) = self.left_behind.take() {
+            self.instances.leaves_behind(instance, by.clone());
+        }
         let asked = matches!(step.op.as_str(), "hb" | "join") && step.number("e") >= 0 && step.res.as_ref().is_some_and(|r| r["err"] == "NONE");
         self.looks_again = self.expected["type"] != "consumer" || (self.looks_again && !asked);
         let mut expected_done = step.done.clone();
@@ -473,14 +349,21 @@ impl World {
         let target = self.shard.state().groups.get(&GroupId::from("g")).cloned().map_or(json!({}), |g| consumer::target(self, &g));
         let exists = self.meta.topics.get(&TopicName::from(step.text("topic"))).is_some_and(|t| (0..i64::from(t.partitions)).contains(&step.number("p")));
         let beat = self.beat(step, &subscribed_before);
-        let accepted = step.op == "hb" && step.number("e") >= 0 && step.res.as_ref().is_some_and(|r| r["err"] == "NONE");
         let before = self.rules.last().clone();
+        let reconciles = match step.op.as_str() {
+            "hb" => step.number("e") >= 0,
+            "join" => self.expected["type"] == "consumer" && before["type"] == "consumer",
+            _ => false,
+        };
+        let accepted = reconciles && step.res.as_ref().is_some_and(|r| r["err"] == "NONE");
         let expected = self.rules.group(&self.expected, accepted.then_some(&beat));
         let kafkas_owner = self.kafkas_owner(step.text("topic"), step.number("p"));
         let speaks_classic = self.expected["members"][step.text("m")].get("classic").is_some();
         let place = (step.text("topic"), step.number("p"));
         let expected_res = step.res.as_ref().map(|r| match step.op.as_str() {
             "hb" => self.rules.heartbeat(r, &before, &beat),
+            "join" if accepted => self.rules.join(r, &by),
+            "sync" => self.rules.sync(r, &by),
             "commit" => self.rules.commit(r, step.text("m"), kafkas_owner.as_deref(), exists, speaks_classic, place, step.number("offset")),
             "fetch" => self.rules.fetch(r, place),
             _ => r.clone(),
@@ -492,6 +375,9 @@ impl World {
         differ("target", &self.target, &target)
     }
 }
+
+/// Whose step it is: by the id that it was given, if it had none.
+fn who(step: &Step) -> String { step.res.as_ref().and_then(|r| r["m"].as_str()).filter(|_| step.text("m").is_empty()).unwrap_or(step.text("m")).into() }
 
 fn with<const N: usize>(answer: Value, more: [(&str, Value); N]) -> Value {
     let mut map: Map<String, Value> = answer.as_object().cloned().unwrap_or_default();
