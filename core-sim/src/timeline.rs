@@ -74,6 +74,8 @@ struct Focus {
     rows: Vec<String>,
     who: Vec<String>,
     group: Option<String>,
+    /// Nodes, and the group or topic, that the sentence names.
+    names: Vec<String>,
 }
 
 impl Focus {
@@ -91,7 +93,7 @@ impl Focus {
         let what = what.as_str();
         let rows: Vec<String> = rows.into_iter().filter(|r| words::names(what, r)).cloned().collect();
         let group = rows.first().and_then(|r| r.split_once(' ')).map(|(g, _)| g.to_string());
-        Some(Focus { at: *at, invariant: invariant.into(), what: what.into(), who: concerned(t, lines, what, &rows, group.as_deref(), *at), rows, group })
+        Some(Focus { at: *at, invariant: invariant.into(), what: what.into(), who: concerned(t, lines, what, &rows, group.as_deref(), *at), rows, group, names: named(what) })
     }
     /// Where the last moments begin: when the latest of those concerned had just come, at least 1.5 s and at most 6 s before.
     fn from(&self, t: &Timeline, lines: &[(Ms, String)]) -> Ms {
@@ -99,6 +101,13 @@ impl Focus {
         let latest = self.who.iter().filter_map(first).max().unwrap_or(0);
         self.at.saturating_sub(((self.at.saturating_sub(latest)) * 5 / 4).clamp(1_500, 6_000))
     }
+}
+
+/// What a sentence names beside partitions and members: `node 2`, and of a place in quotation marks that is no partition of anybody the part before the slash.
+fn named(what: &str) -> Vec<String> {
+    let nodes = what.match_indices("node ").filter_map(|(i, _)| what[i + 5..].split(|c: char| !c.is_ascii_digit()).next().filter(|n| !n.is_empty()).map(|n| format!("node {n}")));
+    let place = what.split('"').nth(1).and_then(|p| p.split_once('/')).map(|(group, _)| group.to_string());
+    nodes.chain(place).collect::<BTreeSet<_>>().into_iter().collect()
 }
 
 /// Who a broken invariant is about: by full names; or by the ids of the group's members; or whoever has the partition then, or has just had it.

@@ -21,6 +21,15 @@ impl Leaders {
         self.leads(node, shard, term)?;
         if term < newest { broken("lease", format!("shard {shard}: node {node} holds the lease of term {term} after another began to lead term {newest}")) } else { Ok(()) }
     }
+    /// A node was given the lease of a term, or let an answer go under it, and had asked at `asked_ns`: the last promise of another voter that it rests on must not have ended
+    /// before. Three voters: the leader and one other are a majority. All times are of the clock without drift.
+    pub fn backed(&self, node: u64, shard: u16, term: u64, asked_ns: u64, promised_until_ns: Option<u64>) -> Verdict {
+        match promised_until_ns {
+            Some(until) if until >= asked_ns => Ok(()),
+            Some(until) => broken("lease", format!("shard {shard}: node {node} holds the lease of term {term} {} ms after the last promise of another voter has ended", (asked_ns - until).div_ceil(1_000_000))),
+            None => broken("lease", format!("shard {shard}: node {node} holds the lease of term {term}, and no other voter has promised anything")),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -37,6 +46,8 @@ mod tests {
         assert_eq!(l.newest_term(1), 0);
         assert_eq!(l.leased(1, 0, 3, 3), Ok(()));
         assert!(l.leased(1, 0, 3, 4).is_err_and(|b| b.invariant == "lease"));
+        assert_eq!(l.backed(1, 0, 4, 5, Some(5)), Ok(()));
+        for until in [Some(4), None] { assert!(l.backed(1, 0, 4, 5, until).is_err_and(|b| b.invariant == "lease"), "{until:?}"); }
         assert!(l.leads(2, 0, 3).is_err_and(|b| b.invariant == "one-leader"));
     }
 }

@@ -184,9 +184,11 @@ impl<M: Model> Search<'_, M> {
         let unknown: Vec<String> = self.unknown.iter().rev().take(6).map(|k| format!("{:?}", self.calls[*k as usize].op)).collect();
         let c = &self.calls[n as usize];
         let end = if let End::Returned(at) = c.end { at } else { 0 };
-        format!("no order explains {:?} (called at {}, answered at {end}): before it the state is {}; others open: [{}]; of unknown outcome, newest first: [{}]", c.op, c.invoked, states.into_iter().collect::<Vec<_>>().join(" or "), others.join(", "), unknown.join(", "))
+        format!("no order explains {:?} (called at {}, answered at {}): before it the state is {}; others open: [{}]; of unknown outcome, newest first: [{}]", c.op, seconds(c.invoked), seconds(end), states.into_iter().collect::<Vec<_>>().join(" or "), others.join(", "), unknown.join(", "))
     }
 }
+
+fn seconds(ns: u64) -> String { format!("{:.3} s", ns as f64 / 1e9) }
 
 #[cfg(test)]
 #[path = "linear_tests.rs"]

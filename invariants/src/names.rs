@@ -41,7 +41,7 @@ pub const ALL: [Invariant; 17] = [
     i("I12", "one-generation", &[Core], "A generation of a classic group has one list of members and one assignment; a group with holds is never a classic one."),
     i("I13", "linearizable", &[Core, Cluster, Processes], "Commits, fetches and admin calls of a group have one order that fits every answer and the times at which calls were made and answered."),
     i("I14", "one-leader", &[Cluster], "In one term at most one node leads a shard."),
-    i("I15", "lease", &[Cluster], "Once a later term of a shard has a leader, no node is given the lease of an earlier term."),
+    i("I15", "lease", &[Cluster], "Once a later term of a shard has a leader, no node is given the lease of an earlier term, and no answer leaves under it; and while a lease is given, a majority still keeps its promise to elect nobody else."),
     i("I16", "replay", &[Core, Cluster], "No batch that breaks an invariant is decided, and replay undoes none: no group is ever quarantined."),
     i("I17", "panic", &[Core, Cluster], "Nothing panics, whatever arrives and whatever dies."),
 ];

@@ -9,6 +9,7 @@ use baton_coordinator::{
     ids::{GroupId, Term},
     metadata::{MetaCommand, MetaError, Metadata},
     record::{FEATURE_LEVEL, LogEntry},
+    seeded,
     shard::Shard,
     state::{Group, State},
 };
@@ -110,7 +111,7 @@ impl StateMachine for ShardMachine {
         Box::new(move || {
             let mut changes = history.changes();
             changes.push((HEAD.to_vec(), Some([&FEATURE_LEVEL.to_be_bytes()[..], &encode(&(head, kept))].concat())));
-            changes.extend(groups.into_iter().map(|(id, g)| ([GROUP, id.as_str().as_bytes()].concat(), g.map(|g| encode(&*g)))));
+            changes.extend(groups.into_iter().filter(|(_, g)| g.is_some() || !seeded::on(130)).map(|(id, g)| ([GROUP, id.as_str().as_bytes()].concat(), g.map(|g| encode(&*g)))));
             changes
         })
     }

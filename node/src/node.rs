@@ -394,6 +394,7 @@ impl Inner {
             };
             match outcome {
                 Ok(result) => return Ok(result?),
+                Err(CallError::Unknown(_)) if self.now() < end && seeded::on(136) => tokio::time::sleep(AGAIN).await,
                 Err(CallError::NotTaken(_)) if self.now() < end => tokio::time::sleep(AGAIN).await,
                 Err(CallError::NotTaken(reason) | CallError::Unknown(reason)) => return Err(unavailable(reason)),
             }

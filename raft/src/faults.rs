@@ -47,11 +47,26 @@ pub struct Trap { pub point: &'static str, pub group: Option<u16>, pub passes: u
 
 type OnTrap = Rc<dyn Fn(NodeId, &'static str)>;
 
+/// Who looks at answers that leave under a lease.
+#[derive(Clone)]
+pub struct AnswerJudge {
+    /// The newest term of a group that anybody is known to lead.
+    pub newest: Rc<dyn Fn(u16) -> u64>,
+    /// An answer leaves a host under the lease of a term; what was known when it was last looked whether it may.
+    pub leaves: Rc<dyn Fn(NodeId, u16, u64, Known)>,
+}
+/// What was known when somebody asked for a lease: the newest term, and the time on the clock without drift.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Known { pub newest: u64, pub at_ns: u64 }
+
 #[derive(Default)]
 struct Table {
     hosts: BTreeMap<NodeId, Host>,
     traps: BTreeMap<NodeId, Trap>,
     on_trap: Option<OnTrap>,
+    answers: Option<AnswerJudge>,
+    /// Whom the hosts have promised to follow, by group: the term, and until when on their own clocks.
+    promises: BTreeMap<(u16, NodeId), (u64, u64)>,
     counts: BTreeMap<&'static str, u64>,
 }
 
@@ -145,6 +160,34 @@ pub async fn hold_back(group: u16) {
         count("entry held back");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
+}
+
+// ---- leases
+
+/// A host has heard its leader at `heard_ns` of its own clock: for so long it helps nobody else to lead.
+pub fn promised(group: u16, term: u64, heard_ns: u64, lasts: Duration) {
+    let until = heard_ns + lasts.as_nanos() as u64;
+    with(|t| {
+        let promise = t.promises.entry((group, madsim::plugin::node())).or_default();
+        *promise = (*promise).max((term, until));
+    });
+}
+/// The end of the last promise that any host has given to the leader of this term, on the clock without drift.
+pub fn promised_until(group: u16, term: u64) -> Option<u64> {
+    let all: Vec<(NodeId, u64)> = with(|t| t.promises.iter().filter(|((g, _), (its, _))| *g == group && *its == term).map(|((_, host), (_, until))| (*host, *until)).collect());
+    all.into_iter().map(|(host, until)| to_true_ns(host, until)).max()
+}
+/// Shows `judge` every answer that leaves under a lease.
+pub fn judge_answers(judge: AnswerJudge) { with(|t| t.answers = Some(judge)); }
+/// What is known of a group now.
+pub fn known(group: u16) -> Known {
+    let judge = with(|t| t.answers.clone());
+    Known { newest: judge.map_or(0, |j| (j.newest)(group)), at_ns: true_now_ns() }
+}
+/// An answer leaves this host under the lease of a term; `known` when it was last looked whether it may.
+pub fn answer_leaves(group: u16, term: u64, known: Known) {
+    // Outside of the table: the judge may look into it.
+    if let Some(judge) = with(|t| t.answers.clone()) { (judge.leaves)(madsim::plugin::node(), group, term, known); }
 }
 
 // ---- points of the code

@@ -131,6 +131,8 @@ pub async fn tell_marks(marks: Marks, peers: Peers, closing: Arc<AtomicBool>) {
 
 /// Answers one consensus message of a peer. A node with a full disk takes no entries and no snapshot, but votes and hears its leader.
 pub async fn handle(raft: &Raft, #[cfg_attr(not(madsim), allow(unused_variables))] group: GroupNo, kind: u8, body: &[u8], health: &Health) -> Vec<u8> {
+    #[cfg(madsim)]
+    let heard = crate::faults::now_ns();
     macro_rules! request {
         () => {
             match decode(body) {
@@ -148,7 +150,14 @@ pub async fn handle(raft: &Raft, #[cfg_attr(not(madsim), allow(unused_variables)
                 }
                 health.room().await;
             }
-            reply(raft.append_entries(request).await)
+            #[cfg(madsim)]
+            let term = request.vote.leader_id.term;
+            let answer = raft.append_entries(request).await;
+            #[cfg(madsim)]
+            if answer.as_ref().is_ok_and(|a| !matches!(a, AppendEntriesResponse::HigherVote(_))) {
+                promise(raft, group, term, heard);
+            }
+            reply(answer)
         }
         VOTE => {
             let answer = raft.vote(request!()).await;
@@ -163,10 +172,21 @@ pub async fn handle(raft: &Raft, #[cfg_attr(not(madsim), allow(unused_variables)
         SNAPSHOT if health.is_full() => refuse("the disk is full"),
         SNAPSHOT => {
             let (vote, meta, data): (Vote, SnapshotMeta, Payload) = request!();
-            reply(raft.install_full_snapshot(vote, Snapshot { meta, snapshot: data.0.to_vec() }).await)
+            let answer = raft.install_full_snapshot(vote, Snapshot { meta, snapshot: data.0.to_vec() }).await;
+            #[cfg(madsim)]
+            if answer.as_ref().is_ok_and(|a| a.vote == vote) {
+                promise(raft, group, vote.leader_id.term, heard);
+            }
+            reply(answer)
         }
         _ => refuse("unknown kind of message"),
     }
+}
+
+/// For the simulation: this node has heard its leader, and elects nobody else for an election time from then on.
+#[cfg(madsim)]
+fn promise(raft: &Raft, group: GroupNo, term: u64, heard: u64) {
+    crate::faults::promised(group, term, heard, Duration::from_millis(raft.config().election_timeout_max));
 }
 
 /// An answer that says why there is none.

@@ -247,7 +247,8 @@ async fn converse(stream: TcpStream, first: Request, requests: &mut mpsc::Receiv
                 }
                 (heard, pinged) = (Instant::now(), false);
                 while let Some(frame) = take_frame(&mut input)? {
-                    if let Some(reply) = pending.remove(&frame.id) {
+                    let of = if baton_storage::seeded::on(141) && frame.id > 0 { pending.keys().next().copied().unwrap_or(0) } else { frame.id };
+                    if let Some(reply) = pending.remove(&of) {
                         // A dropped receiver has given up: nobody to tell.
                         let _ = reply.send(Ok(frame.body.to_vec()));
                     }

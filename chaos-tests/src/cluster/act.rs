@@ -63,6 +63,16 @@ pub enum Act {
     ResetOffsets { group: u64, to: i64 },
     /// A process with an instance id leaves or dies, and another takes its place under another member id.
     StaticRestart { group: u64, how: u64, ms: Ms },
+    /// The followers have the newest entries and have not applied them yet when the leader dies; everybody asks the next one at once.
+    LaggingHeir { shard: u64, ms: Ms },
+    /// A node forwards a reset of offsets, and the link dies before it hears the answer; another reset follows before the link is well again.
+    LostReply,
+    /// A leader stands still with answers in its hand until others have another leader.
+    HeldAnswer { shard: u64, ms: Ms },
+    /// A node whose disk is slow loses its power as soon as it has written a checkpoint.
+    AheadOfDisk { node: u64, down: Ms },
+    /// A node is stopped as an operator stops it: its leaderships are given away, then it ends in order.
+    Stop { node: u64, down: Ms },
     /// Two processes are started under one instance id.
     TwoInstances { group: u64, ms: Ms },
     Join { group: u64 },
@@ -98,7 +108,9 @@ pub const INSTALL: [&str; 5] = ["installation announced", "snapshot file written
 /// Those that every node passes again and again.
 pub const OFTEN: [&str; 6] = ["records durable, nobody told", "entry about to be applied", "entry applied, nobody told", "checkpoint about to be written", "checkpoint written", "answer about to leave"];
 /// Everything that must happen in a batch of stories: a fault that never fires proves nothing.
-pub const KINDS: [&str; 70] = [
+pub const KINDS: [&str; 75] = [
+    "leader stands still with an answer", "power lost after a checkpoint on a slow disk",
+    "leader dies before its followers have applied", "forwarded request without an answer", "node stopped in order",
     "answer late", "answer behind later ones", "member cut off at the bound of clocks", "poison record", "poisoned group repaired", "offsets reset under live members", "static member restarted", "two processes under one instance id",
     "leader killed", "node killed", "all nodes killed", "node killed in mid-write", "node paused", "leader paused", "all nodes paused", "nodes deaf to each other", "leader alone cut off", "network split",
     "link cut one way", "link flaps", "follower bounced under a lease", "vote forgotten", "messages lost", "messages late", "leadership transferred", "rolling restart", "restart with other settings",
@@ -118,6 +130,10 @@ impl Act {
         match self {
             Act::LateAnswers { by, .. } => by + 4_000,
             Act::Poison { .. } => 9_000,
+            Act::LaggingHeir { .. } => 7_000,
+            Act::Stop { .. } => 8_000,
+            Act::HeldAnswer { ms, .. } => ms + 4_000,
+            Act::AheadOfDisk { .. } => 10_000,
             Act::ResetOffsets { .. } => 8_000,
             Act::StaticRestart { ms, .. } | Act::TwoInstances { ms, .. } => ms + 3_000,
             Act::CutAtBound { ms, .. } => *ms + 4_000,
@@ -135,7 +151,7 @@ impl Act {
     pub fn must_end(&self) -> bool {
         matches!(self, Act::FlipBit { .. } | Act::EmptyDisk { .. } | Act::OldCopy { .. } | Act::OldVersion { .. } | Act::ForgetVote { .. } | Act::DeleteTopic { .. } | Act::DeleteGroup { .. }
             | Act::StopClock { .. } | Act::FailSync { .. } | Act::ChangeSession { .. } | Act::Trap { .. } | Act::CrashInstall { .. } | Act::JoinStorm { .. } | Act::FlapMember { .. } | Act::GrowTopic { .. }
-            | Act::LateAnswers { .. } | Act::Poison { .. } | Act::ResetOffsets { .. } | Act::StaticRestart { .. } | Act::TwoInstances { .. })
+            | Act::LaggingHeir { .. } | Act::LostReply | Act::RollingRestart { .. } | Act::Stop { .. } | Act::HeldAnswer { .. } | Act::AheadOfDisk { .. } | Act::LateAnswers { .. } | Act::Poison { .. } | Act::ResetOffsets { .. } | Act::StaticRestart { .. } | Act::TwoInstances { .. })
     }
     /// The name under which it is counted.
     pub fn kind(&self) -> &'static str {
@@ -179,6 +195,11 @@ impl Act {
             Act::Poison { .. } => "poison record",
             Act::ResetOffsets { .. } => "offsets reset under live members",
             Act::StaticRestart { .. } => "static member restarted",
+            Act::LaggingHeir { .. } => "leader dies before its followers have applied",
+            Act::LostReply => "forwarded request without an answer",
+            Act::HeldAnswer { .. } => "leader stands still with an answer",
+            Act::AheadOfDisk { .. } => "power lost after a checkpoint on a slow disk",
+            Act::Stop { .. } => "node stopped in order",
             Act::TwoInstances { .. } => "two processes under one instance id",
             Act::Join { .. } => "member joins",
             Act::JoinStorm { .. } => "join storm",

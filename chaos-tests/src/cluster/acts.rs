@@ -4,6 +4,7 @@ use super::{
     DRIFT_PPM,
     act::Act,
     disks,
+    heirs,
     plan::Ms,
     play::{living, pause, shard},
     users::{self, Topics},
@@ -20,8 +21,8 @@ use std::{sync::{Arc, atomic::Ordering::SeqCst}, time::Duration};
 pub struct Spring { pub pause: Ms, pub down: Ms, pub after_send: bool }
 
 pub async fn carry_out(world: &Arc<World>, topics: &Topics, act: Act) {
-    world.event(format!("act: {act:?}"));
     let kind = act.kind();
+    world.event(format!("act: {kind}: {act:?}"));
     world.acts_out.fetch_add(u64::from(act.must_end()), SeqCst);
     let done = match &act {
         Act::DieAtOperation { .. } | Act::SlowDisk { .. } | Act::FullDisk { .. } | Act::FailSync { .. } | Act::FlipBit { .. } | Act::OldCopy { .. } | Act::EmptyDisk { .. } => disks::carry_out(world, &act).await,
@@ -92,7 +93,8 @@ pub async fn carry_out(world: &Arc<World>, topics: &Topics, act: Act) {
         Act::Transfer { shard: s, to } => transfer(world, shard(world, *s), *to).await,
         Act::RollingRestart { down } => {
             for n in NODES {
-                bounce(world, &[n], *down, true).await;
+                // An operator's tool stops a node in order, or does not wait for it.
+                if thread_rng().gen_bool(0.5) && heirs::stop(world, n, *down).await { world.fired("node stopped in order") } else { bounce(world, &[n], *down, true).await; }
                 pause(1_500).await;
             }
             true
@@ -109,6 +111,11 @@ pub async fn carry_out(world: &Arc<World>, topics: &Topics, act: Act) {
             }
             _ => false,
         },
+        Act::LaggingHeir { shard: s, ms } => heirs::lagging(world, shard(world, *s), *ms).await,
+        Act::LostReply => heirs::lost_reply(world).await,
+        Act::HeldAnswer { shard: s, ms } => held_answer(world, shard(world, *s), *ms).await,
+        Act::AheadOfDisk { node, down } => ahead_of_disk(world, *node, *down).await,
+        Act::Stop { node, down } => heirs::stop(world, *node, *down).await,
         Act::CrashInstall { node, point, ms, down } => crash_install(world, *node, point, *ms, *down).await,
         Act::Trap { node, point, passes, pause: stop, down } => trap(world, *node, point, *passes, *stop, *down).await,
         Act::WallClock { shard: s, by_ms } => match world.leader(shard(world, *s)) {
@@ -259,6 +266,39 @@ async fn trap(world: &Arc<World>, node: u64, point: &'static str, passes: u64, s
     while world.now() < end && times(world) == before { pause(50).await; }
     faults::set_trap(world.host(node), None);
     times(world) > before
+}
+
+/// A leader stands still with answers in its hand until the others have another leader. Then they must not leave any more (`safety.md` 3).
+async fn held_answer(world: &Arc<World>, s: u16, stop: Ms) -> bool {
+    let Some(leader) = world.leader(s).filter(|n| world.is_free(*n)) else { return false };
+    let until = world.now() + stop + 2_500;
+    // Asked over the others: they wait for it in its place, and it does not notice that they have given up.
+    for n in NODES.filter(|n| *n != leader) { world.beside(heirs::ask_one(world.clone(), n, until)); }
+    let term = world.seen().judge.newest_term(s);
+    pause(thread_rng().gen_range(50..200)).await;
+    set_spring(world, leader, "answer about to leave", Some(s + 1), 0, Spring { pause: stop, ..Spring::default() });
+    pause(until.saturating_sub(world.now())).await;
+    faults::set_trap(world.host(leader), None);
+    world.seen().judge.newest_term(s) > term
+}
+
+/// A node applies what others have on their disks before it has it on its own, and loses its power just after a checkpoint: that must not have what the log has not (`safety.md` 28).
+async fn ahead_of_disk(world: &Arc<World>, node: u64, down: Ms) -> bool {
+    if !world.is_up(node) || !world.is_free(node) { return false; }
+    // Whoever leads needs its own disk as others do theirs.
+    let s = (0..world.plan.shards).find(|s| world.leader(*s).is_some_and(|l| l != node));
+    let Some(s) = s else { return false };
+    let lives = world.care(node, |c| c.lives);
+    faults::change(world.host(node), |h| h.slow_disk_ms = 700);
+    pause(thread_rng().gen_range(300..1_500)).await;
+    set_spring(world, node, "checkpoint written", Some(s + 1), 0, Spring { after_send: true, down, ..Spring::default() });
+    let end = world.now() + 6_000;
+    while world.now() < end && world.is_up(node) { pause(20).await; }
+    faults::set_trap(world.host(node), None);
+    faults::change(world.host(node), |h| h.slow_disk_ms = 0);
+    let died = !world.is_up(node);
+    pause(down + 3_000).await;
+    died && world.care(node, |c| c.lives) > lives
 }
 
 async fn crash_install(world: &Arc<World>, node: u64, point: &'static str, ms: Ms, down: Ms) -> bool {

@@ -27,6 +27,8 @@ impl Judge {
         self.leads(node, shard, term)?;
         self.leaders.leased(node, shard, term, newest)
     }
+    /// See `Leaders::backed`.
+    pub fn backed(&self, node: u64, shard: u16, term: u64, asked_ns: u64, until_ns: Option<u64>) -> Verdict { self.leaders.backed(node, shard, term, asked_ns, until_ns) }
 }
 
 /// The group is there and complete.

@@ -25,6 +25,8 @@ pub struct Process {
     /// Place → token, by its own events.
     pub held: BTreeMap<String, u64>,
     pub deadline: u64,
+    /// When a commit of it was taken last.
+    pub committed: Ms,
     /// An administrator removed it, or another process has its id: it may be gone from the group without its session's end.
     pub removed: bool,
     /// Its clock stands still: it believes what it should not, and only the sink can stop it.
@@ -77,7 +79,7 @@ fn start_with(world: &Arc<World>, name: String, member_id: String, g: u64, insta
     let leave = Arc::new(AtomicBool::new(false));
     let process = Process {
         group: group(g), member_id: member_id.clone(), removed: false, clock_stopped: false, host: computer.id(), started: world.now(), state: State::Working, records: Vec::new(), killed_at: None,
-        held: BTreeMap::new(), deadline: 0, leave: leave.clone(),
+        held: BTreeMap::new(), deadline: 0, committed: 0, leave: leave.clone(),
     };
     world.seen().processes.insert(name.clone(), process);
     world.event(format!("{name} starts in {}{}", group(g), if name == member_id { String::new() } else { format!(" as {member_id}") }));
@@ -121,7 +123,7 @@ fn hear(world: &Arc<World>, name: &str, event: &Event) {
                 seen.work.grants += 1;
                 line = Some(format!("{name} is granted {place} ({token})"));
                 let others = seen.processes.iter().filter(|(n, _)| *n != name).flat_map(|(n, o)| o.believes(*at).map(|(q, t)| (q, t, n.as_str()))).filter(|(q, ..)| *q == place);
-                verdict = belief::at_once(*at / 1_000_000, others.chain([(place.as_str(), *token, name)]));
+                verdict = belief::at_once(faults::true_ms(*at), others.chain([(place.as_str(), *token, name)]));
             }
             Event::Stopped { partition, token, at, reason } => {
                 let place = place(partition);
@@ -233,6 +235,7 @@ async fn commit(world: &World, name: &str, member: &Member, guard: &Guard, place
             world.event(format!("{name} has committed {offset} of {place}"));
             let mut seen = world.seen();
             seen.work.commits += 1;
+            if let Some(p) = seen.processes.get_mut(name) { p.committed = world.now(); }
             if seen.owes(deletions) { seen.judge.commits.acked(place, offset); }
         }
         Ok(results) => world.event(format!("{name}'s commit of {place} is refused: {:?}", results.first().and_then(|r| r.code.clone()))),

@@ -57,6 +57,10 @@ pub const DRIFT_PPM: i64 = 50_000;
 const ACTS: u64 = 44;
 /// The kinds that stories are aimed at, one at a time while members come and go.
 const AIMED: [u64; 28] = [2, 6, 9, 17, 21, 34, 35, 36, 36, 37, 37, 38, 39, 39, 40, 31, 24, 30, 30, 43, 44, 44, 45, 45, 46, 47, 48, 49];
+/// Those that came later, drawn by a generator of their own, so that all other stories stay as they are.
+const LATER: [u64; 10] = [50, 50, 51, 51, 52, 53, 53, 54, 54, 46];
+/// So many aimed stories of a hundred take one of them.
+const LATER_PCT: u64 = 25;
 /// More rarely drawn in a random mix: they take a node away for long.
 const HEAVY: [u64; 5] = [2, 34, 37, 39, 43];
 
@@ -94,13 +98,17 @@ impl Plan {
 
     /// One thing at a time, undisturbed by others, while members come and go: what a random mix nearly never leaves in peace for long enough.
     fn aim(&mut self, r: &mut Rng) {
-        let kind = *r.pick(&AIMED).unwrap_or(&AIMED[0]);
+        let (kind, mut later) = (*r.pick(&AIMED).unwrap_or(&AIMED[0]), Rng(r.0 ^ 0x1a7e));
+        let kind = if later.pct(LATER_PCT) { *later.pick(&LATER).unwrap_or(&kind) } else { kind };
         // Only those who missed more than the log keeps are given a snapshot.
         if kind == 43 { (self.snapshot_every, self.commit_pct) = (r.range(15, 40), 40); }
         // Few members with many partitions: somebody has to give one to whoever joins.
         if kind == 44 { (self.members, self.partitions, self.long_poll_ms, self.session_ms) = (2, 7, 0, 6_000); }
+        if kind == 54 { self.commit_pct = 40; }
         // The answer before the cut was on its way for as long as a member waits.
         if kind == 45 { (self.at_bound, self.long_poll_ms, self.session_ms) = (true, 700, 6_000); }
+        // Something is acknowledged all the time, and everybody asks for it.
+        if kind == 50 || kind == 53 { (self.commit_pct, self.slow_answers, self.half_open) = (40, (0, 0), 0); }
         let mut at = BEGIN;
         for _ in 0..r.range(1, 3) {
             let act = self.draw_act(kind, r);
@@ -170,6 +178,11 @@ impl Plan {
             46 => Act::Poison { group: any },
             47 => Act::ResetOffsets { group: any, to: r.below(40) as i64 },
             48 => Act::StaticRestart { group: any, how: r.below(3), ms: r.range(500, 4_000) },
+            50 => Act::LaggingHeir { shard: any, ms: r.range(0, 500) },
+            51 => Act::LostReply,
+            52 => Act::Stop { node, down },
+            53 => Act::HeldAnswer { shard: any, ms: r.range(1_500, 3_500) },
+            54 => Act::AheadOfDisk { node, down: down / 4 },
             49 => Act::TwoInstances { group: any, ms: r.range(1_000, self.session_ms * 2) },
             39 => Act::OldVersion { node: if r.pct(60) { 0 } else { node }, ms: r.range(2_000, 6_000) },
             _ => match r.below(4) {

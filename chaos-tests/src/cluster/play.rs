@@ -7,7 +7,7 @@ use super::{
     plan::{Ms, Plan},
     timers::Gone,
     users::{self, Topics, declare, session},
-    world::{NODES, Seen, World, http},
+    world::{NODES, Seen, World, http, judge_answers},
 };
 use baton_client::{Admin, tap};
 use baton_coordinator::{ids::{GroupId, MemberId, TopicName}, shard::shard_of};
@@ -29,6 +29,7 @@ pub async fn story(plan: Plan, seen: Arc<Mutex<Seen>>) {
     let world = World::new(plan, seen);
     let weak = Arc::downgrade(&world);
     faults::on_trap(move |host, point| if let Some(w) = weak.upgrade() && let Some(node) = w.node_at(host) { acts::at_trap(&w, node, point) });
+    judge_answers(&world);
     users::tamper(&world);
     tap::set_notes(Clerk(Arc::downgrade(&world)));
     madsim::task::spawn(watch(world.clone()));
@@ -132,9 +133,11 @@ pub fn shard(world: &World, n: u64) -> u16 { (n % u64::from(world.plan.shards)) 
 
 /// All links, nodes and processes are well from here on.
 async fn heal(world: &Arc<World>) {
+    world.well.store(u64::MAX, SeqCst);
     let end = world.now() + 60_000;
     while world.acts_out.load(SeqCst) > 0 && world.now() < end && !world.is_over() { pause(50).await; }
     world.event("everything heals".into());
+    world.well.store(world.now(), SeqCst);
     let net = NetSim::current();
     net.update_config(|c| c.packet_loss_rate = 0.0);
     acts::usual_latency();
@@ -208,7 +211,7 @@ async fn rest(world: &Arc<World>, topics: &Topics) {
     }
 }
 
-/// All nodes serve and agree; every living member believes exactly what the state gives it; every partition is owned.
+/// All nodes serve and agree; every living member can commit and believes exactly what the state gives it; every partition is owned.
 fn at_rest(world: &World, topics: &BTreeMap<TopicName, i32>) -> Verdict {
     let wanted = world.members();
     let seen = world.seen();
@@ -220,6 +223,9 @@ fn at_rest(world: &World, topics: &BTreeMap<TopicName, i32>) -> Verdict {
     for g in 0..world.plan.groups {
         let living: BTreeMap<&str, &members::Process> = seen.processes.iter().filter(|(_, p)| p.lives() && p.group == group(g)).map(|(_, p)| (p.member_id.as_str(), p)).collect();
         if let Some((n, _)) = living.iter().find(|(_, p)| p.state == State::Leaving) { return broken("live", format!("{n} has not left yet")); }
+        // Whoever commits often has had one taken by now: to believe is not enough.
+        let idle = |p: &members::Process| world.plan.commit_pct >= 40 && p.committed < world.well.load(SeqCst) && p.believes(now).next().is_some();
+        if let Some((n, _)) = living.iter().find(|(_, p)| idle(p)) { return broken("live", format!("no commit of {n} was taken since all is well")); }
         let no = shard_of(&GroupId::from(group(g).as_str()), world.plan.shards);
         let mut levels = BTreeSet::new();
         for (id, n) in &seen.nodes {
@@ -258,7 +264,7 @@ async fn end(world: &Arc<World>) {
     for n in NODES { world.sim.kill(world.host(n)); }
     for h in hosts { world.sim.kill(h); }
     let (beliefs, wrong) = belief::judged(&records);
-    let ms = |ns: u64| ns.min(now * 1_000_000) / 1_000_000;
+    let ms = |ns: u64| faults::true_ms(ns).min(now);
     world.seen().timeline.spans = beliefs.iter()
         .map(|b| Span { row: b.partition.clone(), who: b.member.clone(), token: b.token, from: ms(b.from), to: ms(b.to), end: format!("{:?}", b.end) }).collect();
     if let Some(v) = wrong.first() { world.broken(v.invariant(), v.to_string()); }

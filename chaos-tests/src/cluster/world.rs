@@ -3,6 +3,7 @@
 
 use super::{Broken, DRIFT_PPM, Plan, Report, Work, disks::Disks, judge::Judge, members::Process, order::Order, plan::Ms, timers::Timers};
 use baton_core_sim::{plan::Fired, timeline::Timeline};
+use baton_invariants::Verdict;
 use baton_node::{Node, NodeConfig};
 use baton_raft::{RaftConfig, faults};
 use baton_storage::Crash;
@@ -16,6 +17,7 @@ use madsim::{
 use std::{
     collections::{BTreeMap, BTreeSet},
     future::pending,
+    rc::Rc,
     sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::{AtomicU64, Ordering}},
     time::Duration,
 };
@@ -100,6 +102,8 @@ pub struct World {
     pub topics_change: tokio::sync::Mutex<()>,
     /// The end has come: copies that are still out need not come any more.
     pub over: std::sync::atomic::AtomicBool,
+    /// Since when all is well.
+    pub well: AtomicU64,
 }
 
 pub const NODES: std::ops::RangeInclusive<u64> = 1..=3;
@@ -114,7 +118,7 @@ impl World {
         let disks = NODES.map(|id| (id, Disks::default())).collect();
         let world = Arc::new(World {
             plan, sim, start: Instant::now(), seen, disks: Mutex::new(disks), hosts: Mutex::default(), admin, next_address: AtomicU64::new(1), acts_out: AtomicU64::new(0),
-            care: Mutex::default(), late: Mutex::default(), topics_change: tokio::sync::Mutex::default(), over: false.into(),
+            care: Mutex::default(), late: Mutex::default(), topics_change: tokio::sync::Mutex::default(), over: false.into(), well: AtomicU64::new(0),
         });
         for id in NODES {
             let w = world.clone();
@@ -290,11 +294,33 @@ async fn probe(id: u64, shard: u16, node: Node, world: Arc<World>) {
     loop {
         let most = if world.plan.aimed { 50 } else { 150 };
         sleep(Duration::from_millis(thread_rng().gen_range(5..most))).await;
-        let newest = world.seen().judge.newest_term(shard);
+        let known = faults::known(shard + 1);
         if let Some(term) = node.lease(shard).await {
             let now = world.now();
-            let verdict = { let mut s = world.seen(); s.work.leases += 1; s.timers.leased(shard, now); s.judge.leased(id, shard, term, newest) };
-            world.verdict(verdict);
+            { let mut s = world.seen(); s.work.leases += 1; s.timers.leased(shard, now); }
+            world.verdict(leased(&world, id, shard, term, known));
         }
     }
+}
+
+/// A node was given the lease of a term, or let an answer go under it, and it had asked when this was known.
+fn leased(world: &World, id: u64, shard: u16, term: u64, known: faults::Known) -> Verdict {
+    let until = faults::promised_until(shard + 1, term);
+    let mut s = world.seen();
+    s.judge.leased(id, shard, term, known.newest)?;
+    s.judge.backed(id, shard, term, known.at_ns, until)
+}
+
+/// Looks at every lease that an answer leaves under.
+pub fn judge_answers(world: &Arc<World>) {
+    let (asks, sees) = (Arc::downgrade(world), Arc::downgrade(world));
+    faults::judge_answers(faults::AnswerJudge {
+        newest: Rc::new(move |group| asks.upgrade().map_or(0, |w| w.seen().judge.newest_term(group - 1))),
+        leaves: Rc::new(move |host, group, term, known| {
+            let Some(world) = sees.upgrade() else { return };
+            let Some(id) = world.node_at(host) else { return };
+            world.seen().work.answers += 1;
+            world.verdict(leased(&world, id, group - 1, term, known));
+        }),
+    });
 }

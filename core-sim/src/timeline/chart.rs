@@ -41,6 +41,7 @@ pub fn overview(t: &Timeline, focus: Option<&Focus>, colours: &Colours, from: Ms
         put(&mut out, format_args!("<rect class='last' x='{:.1}' y='{top}' width='{:.1}' height='{:.1}'><title>shown in large above</title></rect>", axis.x(from), (axis.x(f.at) - axis.x(from)).max(3.0), bottom - top));
     }
     axis.grid(&mut out, top, bottom);
+    put(&mut out, format_args!("<text class='axis' x='{:.1}' y='{:.1}' text-anchor='end'>partition</text>", LEFT - 6.0, top - 5.0));
     for (i, name) in rows.iter().enumerate() {
         let (y, hot) = (top + row * i as f64, focus.is_some_and(|f| f.rows.iter().any(|x| x == name)));
         if row >= 10.0 || hot {
@@ -84,6 +85,7 @@ pub fn last_moments(t: &Timeline, f: &Focus, colours: &Colours, from: Ms, told: 
     let height = |r: &str| if f.rows.iter().any(|x| x == r) { 58.0 } else { 19.0 };
     let bottom = top + rows.iter().map(|r| height(r)).sum::<f64>();
     axis.grid(&mut out, top, bottom);
+    put(&mut out, format_args!("<text class='axis' x='{:.1}' y='{:.1}' text-anchor='end'>partition</text>", LEFT - 6.0, top - 5.0));
     put(&mut out, format_args!("<rect class='beyond' x='{:.1}' y='{top}' width='{BEYOND}' height='{:.1}'/>", axis.right, bottom - top));
     let mut y = top;
     for row in &rows {

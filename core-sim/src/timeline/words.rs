@@ -9,9 +9,9 @@ pub enum Kind { /** Done to the cluster or its members. */ Fault, /** The coordi
 impl Kind {
     pub fn of(line: &str) -> Kind {
         let says = |words: &[&str]| words.iter().any(|w| line.contains(w));
-        if says(&["decides", "meta revision"]) {
+        if says(&["decides", "meta revision", " leads shard "]) {
             Kind::Decision
-        } else if says(&["crash", "cut off", "killed", "loses touch", "hands over", "act:", "pause", "slow"]) {
+        } else if says(&["crash", "cut off", "killed", "loses touch", "hands over", "act:", "pause", "slow", " dies (", " is put back "]) {
             Kind::Fault
         } else if says(&[" gets #", " hears "]) {
             Kind::Message
@@ -58,10 +58,12 @@ pub fn concerned(lines: &[(Ms, String)], focus: &Focus, from: Ms) -> Vec<(Ms, St
     let in_group = |l: &str| focus.group.as_ref().is_none_or(|g| names(l, g));
     let mine = |l: &str| {
         let by_id = || in_group(l) && focus.who.iter().any(|w| names(l, short(w)));
-        let leader = || Kind::of(l) == Kind::Fault && l.contains("leader");
-        focus.who.iter().any(|w| names(l, w)) || leader() || (Kind::of(l) == Kind::Decision && by_id())
+        let leader = || (Kind::of(l) == Kind::Fault && l.contains("leader")) || l.contains(" leads shard ") || l.contains(" dies (");
+        // Of no member: what was done to the cluster, who leads, and what names the place or the node.
+        let cluster = || focus.who.is_empty() && (Kind::of(l) == Kind::Fault || l.contains(" leads shard ") || focus.names.iter().any(|n| names(l, n)));
+        focus.who.iter().any(|w| names(l, w)) || cluster() || leader() || (Kind::of(l) == Kind::Decision && by_id())
     };
-    let all: Vec<&(Ms, String)> = lines.iter().filter(|(at, l)| *at >= from && mine(l)).collect();
+    let all: Vec<&(Ms, String)> = lines.iter().filter(|(at, l)| *at >= from && *at <= focus.at && !l.starts_with("BROKEN") && mine(l)).collect();
     all[all.len().saturating_sub(MOST)..].iter().map(|x| (*x).clone()).collect()
 }
 /// `m1` of `g0/m1#2`.
@@ -137,8 +139,9 @@ pub fn label(line: &str) -> String {
     match what {
         Some(what) => format!("{who} {what}").replace(" is ", " "),
         None => {
-            let short: String = l.trim_start_matches("act: ").chars().take(26).collect();
-            short
+            // An act of the simulated cluster has its kind first: what else it is stands where the mouse points.
+            let what = l.trim_start_matches("act: ");
+            what.split_once(": ").map_or(what, |(kind, _)| kind).chars().take(48).collect()
         }
     }
 }

@@ -1,0 +1,114 @@
+//! Short stories about what is handed on: from a leader to the next, from a node that forwards to the one that decides, from a node that is stopped in order to the others.
+
+use super::{
+    members::topic,
+    plan::Ms,
+    play::{as_admin, pause},
+    world::{NODES, World, http},
+};
+use baton_client::{Admin, tap};
+use baton_coordinator::{ids::GroupId, shard::shard_of};
+use baton_raft::faults;
+use baton_storage::Crash;
+use madsim::rand::{Rng, thread_rng};
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+/// A group without members: only administrators write its offsets.
+const RESETS: &str = "resets";
+
+/// The followers have a leader's newest entries and have not applied them yet. It acknowledges commits, and dies; the next one is asked by everybody for what was
+/// acknowledged, and must not answer before it has caught up (`safety.md` 19).
+pub async fn lagging(world: &Arc<World>, s: u16, ms: Ms) -> bool {
+    let Some(leader) = world.leader(s) else { return false };
+    let others: Vec<u64> = NODES.filter(|n| *n != leader).collect();
+    if !world.is_free(leader) || others.iter().any(|n| !world.is_up(*n)) { return false; }
+    let hold = |on: bool| for n in &others { faults::change(world.host(*n), |h| h.holds_back = on.then_some(s + 1)); };
+    hold(true);
+    let (before, end) = (world.seen().work.commits, world.now() + 2_500);
+    while world.now() < end && world.seen().work.commits < before + 2 { pause(2).await; }
+    let acknowledged = world.seen().work.commits >= before + 2;
+    world.kill_as(leader, Crash::KillProcess);
+    let until = world.now() + 3_000;
+    for n in &others { for _ in 0..2 { world.beside(ask_one(world.clone(), *n, until)); } }
+    while world.now() < until && world.leader(s).is_none_or(|n| n == leader) { pause(5).await; }
+    let heir = world.leader(s).is_some_and(|n| n != leader);
+    pause(ms).await;
+    hold(false);
+    pause(until.saturating_sub(world.now())).await;
+    if world.sim.is_exit(world.host(leader)) && world.is_free(leader) { world.restart(leader); }
+    acknowledged && heir
+}
+
+/// Asks one node again and again where a group is.
+pub async fn ask_one(world: Arc<World>, node: u64, until: Ms) {
+    while world.now() < until && !world.is_over() {
+        let place = {
+            let seen = world.seen();
+            let n = thread_rng().gen_range(0..seen.judge.commits.places().max(1));
+            seen.judge.commits.place(n).and_then(|p| Some((p.split_once('/')?.0.to_string(), p.split_once('/')?.1.split_once(':')?.0.to_string(), p.split_once(':')?.1.to_string())))
+        };
+        if let Some((g, t, p)) = place { get(&world, node, format!("/v1/groups/{g}/offsets?topic={t}&partition={p}")).await; }
+        pause(thread_rng().gen_range(3..25)).await;
+    }
+}
+
+async fn get(world: &World, node: u64, path: String) -> Option<(u16, Value)> { as_admin(world, async move { Admin::new([http(node)]).expect("an address with a port").get(&path).await }).await?.ok() }
+fn path() -> String { format!("/v1/groups/{RESETS}/offsets") }
+fn to(offset: i64) -> Value { json!({"offsets": [{"topic": topic(0), "partition": 0, "offset": offset}]}) }
+async fn set(world: &World, node: u64, offset: i64) -> bool {
+    let done = as_admin(world, async move { Admin::new([http(node)]).expect("an address with a port").put(&path(), &to(offset)).await }).await;
+    matches!(done, Some(Ok((status, _))) if status < 300)
+}
+async fn offset(world: &World, node: u64) -> Option<i64> { get(world, node, path()).await?.1["offsets"][0]["offset"].as_i64() }
+
+/// A node forwards a request and never hears the answer: it must not send it again, for by then something else may have been asked and done (`safety.md` 5).
+pub async fn lost_reply(world: &Arc<World>) -> bool {
+    let s = shard_of(&GroupId::from(RESETS), world.plan.shards);
+    let Some(leader) = world.leader(s) else { return false };
+    let forwards = leader % 3 + 1;
+    if NODES.into_iter().any(|n| !world.is_up(n)) { return false; }
+    let first = thread_rng().gen_range(1_000..2_000);
+    if !set(world, leader, first - 1).await { return false; }
+    let begin = world.now();
+    world.one_way(leader, forwards, false);
+    let sent = as_admin(world, async move {
+        let body = serde_json::to_vec(&to(first)).ok();
+        // One request, whatever becomes of it.
+        madsim::task::spawn(tap::copy(http(forwards), "PUT".parse().expect("a method"), path(), body));
+    });
+    sent.await;
+    let mut seen = false;
+    while !seen && world.now() < begin + 500 {
+        seen = offset(world, leader).await == Some(first);
+        pause(10).await;
+    }
+    let then = seen && set(world, leader, first + 5_000).await && offset(world, leader).await.is_some();
+    // The one that forwards has given up its connection by now, and has some time left for the request.
+    pause((begin + 950).saturating_sub(world.now())).await;
+    world.one_way(leader, forwards, true);
+    pause(1_500).await;
+    let found = offset(world, leader).await;
+    world.event(format!("node {forwards} has forwarded a reset to {first} without an answer; {} followed, now there is {found:?}", first + 5_000));
+    then && found.is_some()
+}
+
+/// A node is stopped as an operator does it. What it had acknowledged is there when it comes back, and nobody waits for it meanwhile.
+pub async fn stop(world: &Arc<World>, id: u64, down: Ms) -> bool {
+    let Some(node) = world.seen().nodes.get(&id).cloned() else { return false };
+    if !world.take(&[id]) { return false; }
+    world.event(format!("node {id} is stopped in order"));
+    let stopped = match world.sim.get_node(world.host(id)) {
+        Some(h) => h.spawn(async move {
+            node.drain().await;
+            node.shutdown().await;
+        }).await.is_ok(),
+        None => false,
+    };
+    // A group that has been stopped is no failure of its node.
+    world.kill_as(id, Crash::KillProcess);
+    pause(down).await;
+    world.restart(id);
+    world.give_back(&[id]);
+    stopped
+}
