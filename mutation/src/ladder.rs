@@ -21,10 +21,10 @@ pub fn of(task: &Task) -> Result<Ladder> {
             &[
                 ("unit tests", "baton-coordinator:lib", ""),
                 ("suite", "suite", "--skip walks --skip assignors::"),
+                ("properties of assignors", "suite", "assignors::"),
                 ("golden data", "baton-conformance", ""),
                 ("20 stories", "core-sim", "run --seeds 0..20"),
                 ("walks", "suite", "walks"),
-                ("properties of assignors", "suite", "assignors::"),
                 ("60 more stories", "core-sim", "run --seeds 20..80"),
             ],
         ),
@@ -37,12 +37,12 @@ pub fn of(task: &Task) -> Result<Ladder> {
             ],
         ),
         ("baton-raft", false) => (
-            &["test --no-run -p baton-raft --lib --test suite --test cuts"],
-            &[("unit tests", "baton-raft:lib", ""), ("suite", "suite", ""), ("cuts", "cuts", "")],
+            &["test --no-run -p baton-raft --lib --test suite --test cuts --test three_nodes"],
+            &[("unit tests", "baton-raft:lib", ""), ("suite", "suite", ""), ("cuts", "cuts", ""), ("three nodes", "three_nodes", "")],
         ),
         ("baton-node", false) => (
-            &["test --no-run -p baton-node --lib --test restart"],
-            &[("unit tests", "baton-node:lib", ""), ("restarts", "restart", "")],
+            &["test --no-run -p baton-node --lib --test restart --test cluster"],
+            &[("unit tests", "baton-node:lib", ""), ("restarts", "restart", ""), ("a cluster", "cluster", "")],
         ),
         ("baton-storage" | "baton-raft" | "baton-node", true) => (
             &["build --profile sim -p baton-chaos-tests --bin cluster-sim"],

@@ -43,8 +43,8 @@ pub fn all(task: &Task, mutants: &BTreeMap<u32, Mutant>, dropped: &[Dropped], ru
     let known: Vec<Known> = rungs.iter().map(|r| known(task, r)).collect::<Result<_>>()?;
     let done = verdicts(task)?;
     // A rung that has let it through does so again, unless the tests are others now.
-    let knew = |id: u32| if task.retest { Vec::new() } else { done.get(&id).map(|v| v.passed.clone()).unwrap_or_default() };
-    let climbs = |id: u32, k: &Known| k.reached.contains(&id) && !knew(id).iter().any(|r| r == k.rung.name);
+    let knew = |id: u32| done.get(&id).map(|v| v.passed.clone()).unwrap_or_default();
+    let climbs = |id: u32, k: &Known| k.reached.contains(&id) && (task.retest || !knew(id).iter().any(|r| r == k.rung.name));
     let again = |v: &Verdict| v.outcome == Outcome::Survived && known.iter().any(|k| climbs(v.id, k));
     let gone: BTreeSet<u32> = dropped.iter().map(|d| d.id).collect();
     let wanted = |id: &u32| match done.get(id) { Some(v) => again(v), None => !gone.contains(id) && !task.simulated };
@@ -97,6 +97,7 @@ fn one(id: u32, known: &[Known], passed: Vec<String>, climbs: impl Fn(u32, &Know
             verdict.outcome = if end == End::Failed { Outcome::Killed } else { Outcome::Timeout };
             break;
         }
+        verdict.passed.retain(|r| r != k.rung.name);
         verdict.passed.push(k.rung.name.into());
     }
     verdict.ms = began.elapsed().as_millis() as u64;

@@ -119,6 +119,43 @@ fn the_history_says_the_reason_that_a_client_gave() {
     }
 }
 
+/// A member that joined and never syncs is out after the rebalance timeout, also when the leader is a new one by then: what it finds is that all have yet to sync.
+#[test]
+fn a_new_leader_waits_for_those_that_have_yet_to_sync_as_long_as_the_old_one() {
+    let (mut w, mut a, mut b) = (world(), client("a"), client("b"));
+    let tickets = [come(&mut w, &mut a, 1), come(&mut w, &mut b, 2)];
+    w.pass(6_000);
+    for (c, t) in [&mut a, &mut b].into_iter().zip(tickets) {
+        let r = w.answer(t).expect("the join phase is over");
+        c.take(r);
+    }
+    assert_eq!(state(&w).phase, Phase::Completing);
+    w.shard.lead(1, 2, w.now);
+    for _ in 0..5 {
+        w.pass(5_000);
+        for c in [&a, &b] { let _ = w.ask(c.beat()); }
+    }
+    assert_eq!(state(&w).members.len(), 2, "not before the time");
+    w.pass(4_999);
+    assert_eq!(state(&w).members.len(), 2, "not before the time");
+    w.pass(1);
+    assert!(!state(&w).members.contains_key(&a.id) && !state(&w).members.contains_key(&b.id), "neither has synced: {:?}", state(&w));
+}
+
+/// Who says nothing of itself may commit only to a group that nobody is in.
+#[test]
+fn a_commit_without_a_member_is_refused_while_there_are_members() {
+    let (mut w, mut a) = (world(), client("a"));
+    stable(&mut w, &mut [&mut a]);
+    let commit = |member: &str, generation| classic(ClassicCommand::Commit(GenerationCommit { member: member.into(), instance_id: None, generation, offsets: Vec::new() }));
+    assert_eq!(code(&mut w, commit("", -1)), ClassicCode::UnknownMemberId);
+    assert_eq!(code(&mut w, commit("", 0)), ClassicCode::UnknownMemberId);
+    assert_eq!(code(&mut w, commit(a.id.as_str(), a.generation + 1)), ClassicCode::IllegalGeneration);
+    assert!(w.ask(commit(a.id.as_str(), a.generation)).is_ok());
+    w.ask(a.leave()).expect("it leaves");
+    assert!(w.ask(commit("", -1)).is_ok());
+}
+
 #[test]
 fn an_id_that_does_not_come_back_is_forgotten_after_its_session() {
     let (mut w, mut a, mut b) = (world(), client("a"), client("b"));

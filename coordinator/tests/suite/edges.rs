@@ -102,6 +102,7 @@ fn classic_refusals_have_kafkas_numbers() {
 
 #[test]
 fn what_is_printed_for_a_developer_says_what_it_is() {
+    assert_eq!(format!("{:?}", baton_coordinator::shared::Shared::from(7)), "7");
     let p = Partition::new("t", 3);
     assert_eq!(format!("{p:?}"), "t:3");
     assert_eq!(format!("{:?}", PartitionSet::from_iter([p])), "{t:3}");
@@ -363,6 +364,9 @@ fn a_target_out_of_its_epochs_and_a_second_holder_of_an_instance_are_refused() {
     assert!(matches!(apply(vec![Record::Joined(Box::new(twin))]), Outcome::Quarantined(_)), "its instance is a's");
     let again = Joined { joined_at: AssignmentRevision(u64::MAX >> 8), ..joined };
     assert_eq!(apply(vec![Record::Joined(Box::new(again))]), Outcome::Applied, "it is its own");
+    let bad = Batch { group: "g".into(), base_revision: w.group().revision, records: vec![target(epoch + 1)] };
+    w.shard.replay(&LogEntry { node: 1, term: 9, base_sequence: state.sequence, time_ms: state.time_ms, batches: vec![bad] });
+    assert_eq!(w.shard.stats().refused_batches, 1);
 }
 
 /// Topics with many subscribers are looked at in another way than those with few: with the same result.
@@ -384,4 +388,93 @@ fn weights_are_dealt_out_evenly_among_very_many_members() {
     let (least, most) = (loads.iter().min().unwrap(), loads.iter().max().unwrap());
     assert!(most - least <= 1, "{loads:?}");
     assert_eq!((load(68), load(69)), (2, 2));
+}
+
+/// `safety.md` 7: a member that begins anew says by its revision which grants it had heard of: those are free. One that it had not heard of may be used by a request on
+/// its way: that one is asked back.
+#[test]
+fn a_grant_that_a_rejoining_member_had_not_heard_of_is_not_free() {
+    let mut w = World::new(&[("t", 4)]);
+    let (mut a, mut b) = (Model::new("a", &["t"]), Model::new("b", &["t"]));
+    w.join(&mut a);
+    w.join(&mut b);
+    w.settle(&mut [&mut a, &mut b]);
+    let (known, unheard) = (a.owned.clone(), b.owned.clone());
+    w.ask(b.leave_request()).expect("it leaves");
+    w.pass(2_000);
+    w.beat(a.steady_request()).expect("its answer is lost");
+    assert_eq!(w.member("a").assigned.len(), 4);
+    let mut b = Model { incarnation: Incarnation(77), ..Model::new("b", &["t"]) };
+    w.join(&mut b);
+    w.pass(2_000);
+    w.steady(&mut b);
+    assert_eq!(w.group().target[&b.id].len(), 2);
+    let theirs: BTreeSet<Partition> = w.group().target[&b.id].iter().cloned().collect();
+    let v = w.join(&mut a);
+    assert_eq!(v.pending_revocation, theirs.intersection(&unheard).cloned().collect(), "what it had not heard of is asked back");
+    w.steady(&mut b);
+    assert_eq!(b.owned, theirs.intersection(&known).cloned().collect(), "what it had heard of is free");
+    w.settle(&mut [&mut a, &mut b]);
+    assert_eq!(b.owned, theirs);
+}
+
+#[test]
+fn the_assignor_that_most_members_name_is_used() {
+    for (names, most) in [(["range", "range", "uniform"], "range"), (["range", "uniform", "uniform"], "uniform")] {
+        let mut w = World::new(&[("t", 4)]);
+        for (i, name) in names.iter().enumerate() {
+            w.beat(Heartbeat { assignor: Some(name.to_string()), ..Model::new(&format!("m{i}"), &["t"]).join_request() }).expect("accepted");
+        }
+        assert_eq!(w.group().assignor("weighted"), most);
+    }
+}
+
+#[test]
+fn a_set_of_partitions_counts_and_sorts_what_it_is_made_of() {
+    let p = |n| Partition::new("t", n);
+    for given in [vec![p(2), p(1)], vec![p(1), p(1), p(2)], vec![p(1), p(2)], vec![p(2), p(1), p(2)]] {
+        let s = PartitionSet::from_iter(given);
+        assert_eq!((s.iter().cloned().collect::<Vec<_>>(), s.len(), s.is_empty()), (vec![p(1), p(2)], 2, false));
+    }
+}
+
+/// What a regular expression stands for is taken from no older image than the group has seen.
+#[test]
+fn topics_found_on_an_older_image_are_looked_for_again() {
+    let mut w = World::new(&[("n", 1), ("t1", 1)]);
+    let mut a = Model::new("a", &["n"]);
+    w.join(&mut a);
+    w.settle(&mut [&mut a]);
+    w.auto_work = false;
+    let b = Model::new("b", &[]);
+    w.beat(Heartbeat { subscribed_topics: None, subscribed_regex: Some("t.*".into()), ..b.join_request() }).expect("accepted");
+    let old = w.work.remove(0);
+    w.declare("t2", 1);
+    w.declare("n", 2);
+    w.steady(&mut a);
+    let seen = w.group().metadata_revision;
+    assert_eq!(seen, w.meta.revision, "the group has seen the newer image");
+    let from = w.log.len();
+    w.shard.done(old.run(), w.now);
+    w.run();
+    let older = |r: &Record| matches!(r, Record::Regex { resolved: Some(r), .. } if r.revision < seen);
+    assert!(!w.log[from..].iter().flat_map(|e| &e.batches).flat_map(|b| &b.records).any(older), "{:?}", &w.log[from..]);
+}
+
+/// A group's new session timeout holds for its Kafka members too, and history says what they did.
+#[test]
+fn kafka_members_follow_the_groups_session() {
+    let mut w = World::new(&[("t", 2)]);
+    let mut k = Kafka::new("k", &["t"]);
+    w.kjoin(&mut k);
+    assert!(w.history.values().any(|h| h.kind == "joined" && h.cause == "k joined"), "{:?}", w.history);
+    w.ksettle(&mut [&mut k]);
+    let revision = w.shard.state().revision;
+    w.kbeat(&mut k);
+    assert_eq!(w.shard.state().revision, revision, "nothing changed");
+    w.set(baton_coordinator::config::Setting::SessionTimeout, Some(25_000));
+    w.kbeat(&mut k);
+    assert_eq!((w.member("k").session_told_ms, w.member("k").session_promised_ms), (25_000, 25_000));
+    w.consumer(ConsumerHeartbeat { subscribed_topics: Some(topics(&["t", "u"])), ..k.owning() }).expect("accepted");
+    assert!(w.history.values().any(|h| h.kind == "subscription" && h.cause == "k changed its subscription"), "{:?}", w.history);
 }
