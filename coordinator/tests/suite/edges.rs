@@ -160,11 +160,7 @@ fn an_operators_view_of_a_shard() {
 /// A caller that went away is not answered; one beside it is.
 #[test]
 fn a_held_heartbeat_is_forgotten_with_its_caller() {
-    let mut w = World::new(&[("t", 2)]);
-    let (mut a, mut b) = (Model::new("a", &["t"]), Model::new("b", &["t"]));
-    w.join(&mut a);
-    w.join(&mut b);
-    w.settle(&mut [&mut a, &mut b]);
+    let (mut w, a, b) = two_at_rest(2);
     let (gone, stays) = (w.send(Command::Heartbeat(Heartbeat { wait_ms: 3_000, ..a.steady_request() })), w.send(Command::Heartbeat(Heartbeat { wait_ms: 3_000, ..b.steady_request() })));
     assert!(w.answer(gone).is_none() && w.answer(stays).is_none(), "both are held");
     w.shard.abandon(gone);
@@ -394,11 +390,7 @@ fn weights_are_dealt_out_evenly_among_very_many_members() {
 /// its way: that one is asked back.
 #[test]
 fn a_grant_that_a_rejoining_member_had_not_heard_of_is_not_free() {
-    let mut w = World::new(&[("t", 4)]);
-    let (mut a, mut b) = (Model::new("a", &["t"]), Model::new("b", &["t"]));
-    w.join(&mut a);
-    w.join(&mut b);
-    w.settle(&mut [&mut a, &mut b]);
+    let (mut w, mut a, b) = two_at_rest(4);
     let (known, unheard) = (a.owned.clone(), b.owned.clone());
     w.ask(b.leave_request()).expect("it leaves");
     w.pass(2_000);

@@ -100,11 +100,7 @@ fn a_snapshot_is_the_whole_state() {
 
 #[test]
 fn history_says_which_partition_went_from_whom_to_whom() {
-    let mut w = World::new(&[("t", 2)]);
-    let (mut a, mut b) = (Model::new("a", &["t"]), Model::new("b", &["t"]));
-    w.join(&mut a);
-    w.join(&mut b);
-    w.settle(&mut [&mut a, &mut b]);
+    let (w, _, b) = two_at_rest(2);
     let moved: Vec<&Moved> = w.history.values().flat_map(|r| &r.moved).collect();
     let given: &Partition = b.owned.first().expect("b has one");
     assert!(moved.iter().any(|m| m.partition == *given && m.from == Some("a".into()) && m.to.is_none()), "{moved:?}");
@@ -238,11 +234,7 @@ fn a_late_loop_extends_every_deadline_by_its_lateness() {
 /// `safety.md` 19: a timer that had fired while an entry of its group was in flight, and was not decided before the lease lapsed, starts again in full.
 #[test]
 fn a_timer_that_waits_behind_an_entry_starts_again_after_a_lapse() {
-    let mut w = World::new(&[("t", 2)]);
-    let (mut a, mut b) = (Model::new("a", &["t"]), Model::new("b", &["t"]));
-    w.join(&mut a);
-    w.join(&mut b);
-    w.settle(&mut [&mut a, &mut b]);
+    let (mut w, mut a, b) = two_at_rest(2);
     let session = w.member("b").session_promised_ms;
     let before_its_grant = w.member("b").joined_at;
     w.ask(Command::Leave(Leave { member: b.id.clone(), incarnation: b.incarnation, assignment_revision: before_its_grant, is_static: false })).expect("it leaves");

@@ -136,15 +136,3 @@ fn a_pending_partition_given_back_is_a_new_grant_and_keeps_its_owner() {
     a.take(&v);
     assert_eq!(a.owned.len(), 4);
 }
-
-/// `a` owns four partitions and has been asked for two; `b` waits for them.
-fn half_way() -> (World, Model, Model) {
-    let mut w = World::new(&[("t", 4)]);
-    let (mut a, mut b) = (Model::new("a", &["t"]), Model::new("b", &["t"]));
-    w.join(&mut a);
-    w.pass(200);
-    w.join(&mut b);
-    let v = w.steady(&mut a);
-    assert_eq!(v.pending_revocation.len(), 2);
-    (w, a, b)
-}

@@ -38,13 +38,7 @@ fn every_traps_bug_is_noticed_when_it_is_put_back() {
 
 /// KAFKA-16147: a partition pending revocation is given back to the same member before the revocation ends: it must stay in the owner map.
 fn trap_1() {
-    let mut w = World::new(&[("t", 4)]);
-    let (mut a, mut b) = (Model::new("a", &["t"]), Model::new("b", &["t"]));
-    w.join(&mut a);
-    w.pass(200);
-    w.join(&mut b);
-    let v = w.steady(&mut a);
-    assert_eq!(v.pending_revocation.len(), 2);
+    let (mut w, a, b) = half_way();
     assert_eq!(w.ask(b.leave_request()), Ok(Response::Left));
     w.pass(200);
     let mut h = a.steady_request();

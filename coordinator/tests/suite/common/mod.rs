@@ -30,6 +30,28 @@ pub struct World {
 pub fn set(parts: &[(&str, i32)]) -> BTreeSet<Partition> { parts.iter().map(|(t, p)| Partition::new(*t, *p)).collect() }
 pub fn topics(names: &[&str]) -> BTreeSet<TopicName> { names.iter().map(|t| TopicName::from(*t)).collect() }
 
+/// Members a and b have shared the partitions of topic t, and rest.
+pub fn two_at_rest(partitions: i32) -> (World, Model, Model) {
+    let mut w = World::new(&[("t", partitions)]);
+    let (mut a, mut b) = (Model::new("a", &["t"]), Model::new("b", &["t"]));
+    w.join(&mut a);
+    w.join(&mut b);
+    w.settle(&mut [&mut a, &mut b]);
+    (w, a, b)
+}
+
+/// `a` owns four partitions and has been asked for two; `b` waits for them.
+pub fn half_way() -> (World, Model, Model) {
+    let mut w = World::new(&[("t", 4)]);
+    let (mut a, mut b) = (Model::new("a", &["t"]), Model::new("b", &["t"]));
+    w.join(&mut a);
+    w.pass(200);
+    w.join(&mut b);
+    let v = w.steady(&mut a);
+    assert_eq!(v.pending_revocation.len(), 2);
+    (w, a, b)
+}
+
 impl World {
     /// A leading shard and the given topics.
     pub fn new(topics: &[(&str, i32)]) -> Self {
