@@ -4,7 +4,7 @@ use crate::{HEADERS_MAX, backend::Backend, error::Failure, groups, member, offse
 use axum::{
     RequestExt, Router,
     extract::{RawPathParams, Request, State},
-    http::{HeaderValue, Method, Uri},
+    http::{HeaderValue, Method, StatusCode, Uri},
     middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::{delete, get, post},
@@ -79,8 +79,9 @@ async fn around<B: Backend>(State(node): State<B>, mut request: Request, next: N
     } else {
         next.run(request).await
     };
-    // A refusal may know the leader better than this node's own view.
-    if !response.headers().contains_key(LEADER_HEADER)
+    // A refusal may know the leader better than this node's own view, or that the one it knows does not answer.
+    if response.status() != StatusCode::SERVICE_UNAVAILABLE
+        && !response.headers().contains_key(LEADER_HEADER)
         && let Some(leader) = node.leader_http(group.as_ref()).and_then(|l| HeaderValue::try_from(l).ok())
     {
         response.headers_mut().insert(LEADER_HEADER, leader);

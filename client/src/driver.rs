@@ -220,8 +220,13 @@ fn send(shared: Arc<Shared>, beat: Beat) -> InFlight {
         let limit = Duration::from_millis(beat.timeout_ms + beat.body.wait_ms);
         #[cfg(feature = "seeded-bugs")]
         let limit = if crate::seeded::on(27) { limit * 20 } else { limit };
-        let answered = if beat.body.wait_ms > 0 { Answered::Held } else { Answered::AtOnce };
-        match shared.http.try_once(Method::POST, &path, Some(body), limit, answered).await {
+        let answer = if beat.spread {
+            shared.http.try_spread(Method::POST, &path, Some(body), limit).await
+        } else {
+            let answered = if beat.body.wait_ms > 0 { Answered::Held } else { Answered::AtOnce };
+            shared.http.try_once(Method::POST, &path, Some(body), limit, answered).await
+        };
+        match answer {
             Ok(r) if r.is_success() => serde_json::from_slice::<HeartbeatResponse>(&r.body).map_or(Outcome::NoAnswer, |r| Outcome::Accepted(Box::new(r))),
             Ok(r) => Outcome::Refused(r.problem()),
             Err(error) => {

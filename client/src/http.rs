@@ -4,14 +4,16 @@
 use crate::Error;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
+use futures_util::{StreamExt, stream::FuturesUnordered};
 use hyper::Method;
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
+use tokio::select;
 
 /// No answer of Baton is larger.
 const MAX_BODY: usize = 64 << 20;
@@ -79,6 +81,52 @@ impl Http {
         turn.0 = None;
         self.learn(&addr, &result);
         result
+    }
+    /// Like `try_once`, but does not wait for a node that says nothing: after a quarter of `limit`, and at once after an error or a 503, one more node is asked,
+    /// the leader that an answer named before others. The first answer that is no 503 counts. Only for requests that may arrive more than once.
+    pub(crate) async fn try_spread(&self, method: Method, path: &str, body: Option<Vec<u8>>, limit: Duration) -> Result<Reply, Error> {
+        let end = crate::clock::now().saturating_add(limit.as_nanos() as u64);
+        let turn = self.aim().turn;
+        let mut left: Vec<String> = (0..self.nodes.len()).rev().map(|i| self.nodes[(turn + i) % self.nodes.len()].clone()).collect();
+        let (mut asked, mut silent) = (FuturesUnordered::new(), BTreeSet::new());
+        let mut next = Some(self.target());
+        let (mut alive, mut last) = (None, Err(Error::Unreachable("no node was asked".into())));
+        loop {
+            if let Some(addr) = next.take().filter(|a| !silent.contains(a)).or_else(|| left.pop()) {
+                left.retain(|n| *n != addr);
+                silent.insert(addr.clone());
+                let (method, body, rest) = (method.clone(), body.clone(), Duration::from_nanos(end.saturating_sub(crate::clock::now())));
+                asked.push(async move {
+                    let result = self.send(&addr, method, path, body, rest).await;
+                    (addr, result)
+                });
+            }
+            let result = select! { biased;
+                answer = asked.next() => answer,
+                _ = tokio::time::sleep(limit / 4), if !left.is_empty() => continue,
+            };
+            match result {
+                Some((addr, Ok(r))) if r.status != 503 => {
+                    let result = Ok(r);
+                    self.learn(&addr, &result);
+                    return result;
+                }
+                Some((addr, result)) => {
+                    if let Ok(r) = &result {
+                        next.clone_from(&r.leader);
+                        alive = Some(addr);
+                    }
+                    last = result;
+                }
+                // Every node has been asked, and none could do it: the next try begins with one that at least answered.
+                None => {
+                    let mut aim = self.aim();
+                    aim.turn = aim.turn.wrapping_add(1);
+                    aim.leader = alive;
+                    return last;
+                }
+            }
+        }
     }
     /// Tries nodes until one carries the request out or refuses it for good, or `limit` has passed. Only for requests that may be repeated.
     pub async fn call(&self, method: Method, path: &str, body: Option<Vec<u8>>, limit: Duration) -> Result<Reply, Error> {

@@ -71,6 +71,8 @@ pub struct Beat {
     pub ticket: Ticket,
     pub member_id: String,
     pub timeout_ms: u64,
+    /// The lease is in danger: other nodes are asked beside one that says nothing. A heartbeat may arrive more than once.
+    pub spread: bool,
     pub body: HeartbeatRequest,
 }
 /// Tells which heartbeat an answer belongs to.
@@ -130,6 +132,8 @@ const INTERVAL_BEFORE_TOLD_MS: u64 = 1_000;
 const WAIT_OF_LEASE: u64 = 5;
 /// … and a try this part.
 const TRY_OF_LEASE: u64 = 8;
+/// A pause between two tries is at most this part of what is left of the lease.
+const PAUSE_OF_REST: u64 = 8;
 /// What lets answers pass at once may still break every wait: a held heartbeat that got no answer counts for `SPOILED`, one that a leader refused (it was giving
 /// its shard away, say) for 1, and from `SPOILED` on the next wait does not follow at once, but at the interval.
 const SPOILED: u32 = 2;
@@ -206,8 +210,12 @@ impl Machine {
             timeout_ms: Some(timeout_ms),
             ..HeartbeatRequest::default()
         };
-        Some(Beat { ticket, member_id: c.member_id.clone(), timeout_ms, body })
+        let spread = wait_ms == 0 && (self.failures > 0 || self.left_ms(now).is_some_and(|left| left < self.lease_ms / 2));
+        Some(Beat { ticket, member_id: c.member_id.clone(), timeout_ms, spread, body })
     }
+
+    /// What is left of the lease, if there is one.
+    fn left_ms(&self, now: Nanos) -> Option<u64> { self.deadline.map(|d| d.saturating_sub(now) / MS) }
 
     /// How long the next heartbeat lets the server hold its answer. 0: something is to be said or learned at once.
     fn may_wait_ms(&self) -> u64 {
@@ -426,7 +434,8 @@ impl Machine {
 
     fn again(&mut self, now: Nanos, after_ms: Option<u64>) {
         self.failures = self.failures.saturating_add(1);
-        let ceiling = if self.lease_ms == 0 { BACKOFF_MS.1 } else { BACKOFF_MS.1.min((self.lease_ms / 8).max(BACKOFF_MS.0)) };
+        // The less is left of the lease, the shorter the pauses: a cluster that is back is noticed before the lease ends.
+        let ceiling = self.left_ms(now).map_or(BACKOFF_MS.1, |left| BACKOFF_MS.1.min((left / PAUSE_OF_REST).max(BACKOFF_MS.0)));
         let backoff = (BACKOFF_MS.0 << self.failures.min(6)).min(ceiling).max(after_ms.unwrap_or(0).min(ceiling));
         let ms = backoff / 2 + self.random(backoff / 2 + 1);
         self.due = now + ms * MS;

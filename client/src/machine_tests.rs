@@ -325,6 +325,28 @@ fn a_lease_survives_a_held_heartbeat_and_two_tries_that_nobody_answers() {
     assert!(at < 1_020, "the next try begins at {at} ms, before the deadline at 1,020");
 }
 
+/// The less is left, the denser the tries: who was unlucky with the first ones still notices a cluster that is back.
+#[test]
+fn tries_become_denser_towards_the_end_of_the_lease_and_ask_every_node() {
+    let mut m = joined(|_| {});
+    let (mut at, mut sent) = (30, Vec::new());
+    while at < 1_020 {
+        if let Some(b) = m.request(at * MS) {
+            assert_eq!(b.spread, !sent.is_empty() || 1_020 - at < 500, "at {at}: {sent:?}");
+            sent.push(at);
+            m.answer(b.ticket, Outcome::NoAnswer, at * MS);
+        }
+        at += 1;
+    }
+    for pair in sent.windows(2) { assert!(pair[1] - pair[0] <= ((1_020 - pair[0]) / PAUSE_OF_REST).max(BACKOFF_MS.0) + 1, "{sent:?}"); }
+    assert!(sent.iter().filter(|at| **at >= 820).count() >= 4, "four tries in the last fifth: {sent:?}");
+    // Held heartbeats and those of a member that is well go to one node.
+    let (_, held) = listening(300);
+    assert!(!held.spread);
+    let mut m = joined(|_| {});
+    assert!(!beat(&mut m, 130).spread);
+}
+
 #[test]
 fn who_is_stopping_something_does_not_listen_without_pause() {
     let (mut m, held) = listening(300);

@@ -6,7 +6,10 @@ use baton_client::{Event, Guard, Listener, Member, Partition, Reason, clock};
 use common::{Answer, dead, no_content, ok, problem, serve};
 use serde_json::{Value, json};
 use std::{
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
     time::Duration,
 };
 use tokio::time::{sleep, timeout};
@@ -164,6 +167,34 @@ async fn other_nodes_are_tried_and_the_leader_is_followed() {
     sleep(Duration::from_millis(200)).await;
     assert_eq!(log.lock().unwrap().iter().filter(|l| *l == "follower").count(), 1);
     assert_eq!(member.guard("t", 0).unwrap().check(), Ok(5));
+}
+
+/// A nemesis found a member that lapsed although the cluster was back for half of its lease: it asked one node after the other, and waited for each that was stopped.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn in_danger_nodes_that_say_nothing_are_not_waited_for() {
+    let (log, up) = (Log::default(), Arc::new(AtomicBool::new(true)));
+    // Once it is not up any more, the leader and both of the others but one say nothing; that one is asked last.
+    let node = |name: &'static str, always: bool| {
+        let (log, up) = (log.clone(), up.clone());
+        serve(move |_, _, _| {
+            if !always && !up.load(SeqCst) { log.lock().unwrap().push(format!("silence of {name}")); return None; }
+            log.lock().unwrap().push(format!("{name} answers"));
+            picture(1, 10, &[(0, 5)], &[], 2_000)
+        })
+    };
+    let nodes = [node("a", false).await, node("b", false).await, node("c", true).await];
+    let notes = Notes { log: log.clone(), ..Notes::default() };
+    let member = Member::builder(nodes, "g").topics(["t"]).listener(notes).request_timeout(Duration::from_millis(1_500)).spawn().await.unwrap();
+    until(&log, "assigned t:0 5").await;
+    up.store(false, SeqCst);
+    until(&log, "c answers").await;
+    let seen = log.lock().unwrap().clone();
+    let silent = seen.iter().filter(|l| l.starts_with("silence")).count();
+    // One unanswered heartbeat to the node that led, then one try that goes from node to node.
+    assert!((2..=4).contains(&silent), "{seen:?}");
+    sleep(Duration::from_millis(100)).await;
+    assert_eq!(member.guard("t", 0).unwrap().check(), Ok(5), "{seen:?}");
+    assert!(!log.lock().unwrap().iter().any(|l| l.starts_with("lost")));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -191,11 +191,11 @@ impl Node {
             };
             match outcome {
                 Outcome::Done(Ok(response)) => return Ok(response),
-                Outcome::Done(Err(GroupError::Unavailable { reason })) => return Err(inner.unavailable(shard + 1, reason)),
+                Outcome::Done(Err(GroupError::Unavailable { reason })) => return Err(inner.unavailable(shard + 1, leader, reason)),
                 Outcome::Done(Err(e)) => return Err(Refusal::Group(e)),
                 // Surely not carried out, so sending it again is no retry (`safety.md` 5).
                 Outcome::NotTaken(_) if inner.now() < look_until => tokio::time::sleep(AGAIN).await,
-                Outcome::NotTaken(reason) => return Err(inner.unavailable(shard + 1, reason)),
+                Outcome::NotTaken(reason) => return Err(inner.unavailable(shard + 1, leader, reason)),
             }
         }
     }
@@ -352,7 +352,12 @@ impl Inner {
     fn http(&self, node: NodeId) -> Option<String> {
         if node == self.config.node { Some(self.config.http_advertise.clone()) } else { lock(&self.peers).get(&node).map(|p| p.hello.http.clone()) }
     }
-    fn unavailable(&self, no: u16, reason: String) -> Refusal { Refusal::Unavailable { reason, leader_http: self.leader_http(no), retry_after_ms: 200 } }
+    fn unavailable(&self, no: u16, asked: Option<NodeId>, reason: String) -> Refusal { Refusal::Unavailable { reason, leader_http: self.next_to_ask(no, asked), retry_after_ms: 200 } }
+    /// The leader's HTTP address, unless it is another node that has just been asked in vain: it may be gone, and who asks it loses time.
+    fn next_to_ask(&self, no: u16, asked: Option<NodeId>) -> Option<String> {
+        let leader = self.leader(no).filter(|l| *l == self.config.node || Some(*l) != asked);
+        leader.and_then(|n| self.http(n))
+    }
 
     pub fn phase(&self) -> Phase {
         match self.raft.get() {
@@ -380,9 +385,10 @@ impl Inner {
     /// Asks the meta group's leader, which may be this node.
     async fn ask_meta(&self, call: Call) -> Result<u64, MetaRefusal> {
         let end = self.now() + 2 * PATIENCE_MS;
-        let unavailable = |reason: String| MetaRefusal::Unavailable { reason, leader_http: self.leader_http(META), retry_after_ms: 200 };
+        let unavailable = |asked, reason: String| MetaRefusal::Unavailable { reason, leader_http: self.next_to_ask(META, asked), retry_after_ms: 200 };
         loop {
-            let outcome = match (self.leader(META), &call) {
+            let leader = self.leader(META);
+            let outcome = match (leader, &call) {
                 (Some(n), Call::Meta(command)) if n == self.config.node => self.propose_meta(command).await,
                 (Some(n), _) if n == self.config.node => self.meta_revision().await.map(Ok).map_err(CallError::NotTaken),
                 (Some(n), call) => match forward::call(self, n, call, Duration::from_secs(5)).await {
@@ -396,7 +402,7 @@ impl Inner {
                 Ok(result) => return Ok(result?),
                 Err(CallError::Unknown(_)) if self.now() < end && seeded::on(136) => tokio::time::sleep(AGAIN).await,
                 Err(CallError::NotTaken(_)) if self.now() < end => tokio::time::sleep(AGAIN).await,
-                Err(CallError::NotTaken(reason) | CallError::Unknown(reason)) => return Err(unavailable(reason)),
+                Err(CallError::NotTaken(reason) | CallError::Unknown(reason)) => return Err(unavailable(leader, reason)),
             }
         }
     }

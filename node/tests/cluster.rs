@@ -13,8 +13,10 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     future::Future,
     net::TcpListener,
+    sync::atomic::{AtomicU16, Ordering::Relaxed},
     time::{Duration, Instant},
 };
+use tokio::runtime::{Builder, Handle};
 
 const WAIT: Duration = Duration::from_secs(3);
 
@@ -34,13 +36,14 @@ struct World {
 }
 
 impl World {
-    async fn start(n: u64) -> World {
-        let listeners: Vec<TcpListener> = (0..n).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-        let peers: BTreeMap<u64, String> = (1..).zip(&listeners).map(|(id, l)| (id, l.local_addr().unwrap().to_string())).collect();
-        drop(listeners);
+    async fn start(n: usize) -> World { World::start_on(&vec![Handle::current(); n]).await }
+    /// One node on each runtime.
+    async fn start_on(runtimes: &[Handle]) -> World {
+        let n = runtimes.len() as u64;
+        let peers = free_addresses(n);
         let mut w = World { peers, disks: (1..=n).map(|id| (id, Disks::new())).collect(), nodes: BTreeMap::new() };
         // One after the other would wait for ever: each waits for all.
-        let starts: Vec<_> = (1..=n).map(|id| tokio::spawn(Node::start(w.config(id), w.disks[&id].wal.clone(), w.disks[&id].snapshots.clone()))).collect();
+        let starts: Vec<_> = (1..).zip(runtimes).map(|(id, r)| r.spawn(Node::start(w.config(id), w.disks[&id].wal.clone(), w.disks[&id].snapshots.clone()))).collect();
         for (id, s) in (1..).zip(starts) {
             w.nodes.insert(id, s.await.unwrap().unwrap());
         }
@@ -71,6 +74,14 @@ impl World {
         let s = usize::from(shard_of(&group.into(), 4));
         self.any(0).cluster().shards[s].leader.filter(|l| self.nodes.contains_key(l))
     }
+}
+
+/// Addresses of nodes 1 to `n`, below the range of outgoing connections: a node that comes back must find its port free again.
+fn free_addresses(n: u64) -> BTreeMap<u64, String> {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let first = std::process::id() as u16 % 997 * 4;
+    let free = std::iter::repeat_with(|| 12_000 + (first + NEXT.fetch_add(1, Relaxed)) % 4_000).map(|port| format!("127.0.0.1:{port}")).filter(|a| TcpListener::bind(a).is_ok());
+    (1..=n).zip(free).collect()
 }
 
 async fn eventually<T, E: std::fmt::Debug, F: Future<Output = Result<T, E>>>(what: &str, mut f: impl FnMut() -> F) -> T {
@@ -224,6 +235,42 @@ async fn members_go_on_when_the_leader_dies() {
     }
 }
 
+/// A leader that was stopped keeps its connections open and says nothing. Who waits for its answer through another node hears of it, and is not sent there.
+#[test]
+fn a_forwarded_request_does_not_wait_for_a_silent_leader() {
+    // A node whose only thread is kept busy is a process that was stopped.
+    let runtimes: Vec<_> = (0..3).map(|_| Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap()).collect();
+    let handles: Vec<Handle> = runtimes.iter().map(|r| r.handle().clone()).collect();
+    let here = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let (wake, stopped) = std::sync::mpsc::channel::<()>();
+    here.block_on(async {
+        let w = World::start_on(&handles).await;
+        declare(w.any(0)).await;
+        let mut members = vec![Member::new("m1")];
+        settle(&w, &mut members).await;
+        let leader = eventually("a leader", async || w.leader_of("g").ok_or("none")).await;
+        let follower = w.nodes.iter().find(|(id, _)| **id != leader).map(|(_, n)| n.clone()).unwrap();
+        let m = &members[0];
+        let held = Heartbeat {
+            member: m.id.as_str().into(), incarnation: m.incarnation, epoch: m.epoch, assignment_revision: m.revision, owned: Some(m.held.keys().cloned().collect()), wait_ms: 4_000,
+            ..Heartbeat::default()
+        };
+        let held = Request { group: "g".into(), command: Command::Heartbeat(held), budget_ms: None, min_meta_revision: 0 };
+        let answer = tokio::spawn(async move { follower.request(held, Duration::from_secs(60)).await });
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        assert!(!answer.is_finished(), "the answer is held");
+        let quiet = handles[leader as usize - 1].spawn(async move { stopped.recv_timeout(Duration::from_secs(50)).is_ok() });
+        let answer = answer.await.unwrap();
+        assert!(matches!(&answer, Err(Refusal::Unavailable { leader_http, .. }) if *leader_http != Some(format!("http-{leader}"))), "{answer:?}");
+        wake.send(()).unwrap();
+        assert!(quiet.await.unwrap(), "the old leader was silent until the answer had come");
+        settle(&w, &mut members).await;
+        for n in w.nodes.values() {
+            n.shutdown().await;
+        }
+    });
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn leaderships_are_spread_and_given_away() {
     let w = World::start(3).await;
@@ -281,9 +328,7 @@ async fn one_node_alone_serves_and_comes_back() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_dies_while_the_cluster_is_formed_comes_back() {
     let one = async |operation: u64| {
-        let listeners: Vec<TcpListener> = (0..3).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-        let peers: BTreeMap<u64, String> = (1..).zip(&listeners).map(|(id, l)| (id, l.local_addr().unwrap().to_string())).collect();
-        drop(listeners);
+        let peers = free_addresses(3);
         let mut w = World { peers, disks: (1..=3).map(|id| (id, Disks::new())).collect(), nodes: BTreeMap::new() };
         w.disks[&3].wal.crash_at(operation);
         let starts: Vec<_> = (1..=3).map(|id| (id, tokio::spawn(Node::start(w.config(id), w.disks[&id].wal.clone(), w.disks[&id].snapshots.clone())))).collect();
