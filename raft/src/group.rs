@@ -1,14 +1,17 @@
 //! Handle of one replicated group, for the node crate.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{ClientWriteError, RaftError};
 use openraft::{BasicNode, ReadPolicy};
+use tokio::time::Instant;
 
 use crate::api::{GroupNo, GroupStatus, NoLease, NodeId, ProposeError};
+use crate::campaign::{Heard, Standing};
 use crate::lease::Lease;
 use crate::log::GroupStore;
 use crate::types::{Payload, Raft, TypeConfig};
@@ -22,6 +25,8 @@ struct Shared {
     store: GroupStore,
     lease: Lease,
     kept: Mutex<Kept>,
+    heard: Heard,
+    campaigns: AtomicBool,
 }
 
 /// What is known of the size of the group's log.
@@ -67,7 +72,7 @@ impl GroupHandle {
     pub(crate) fn new(no: GroupNo, node: NodeId, raft: Raft, store: GroupStore, lease_age: Duration) -> GroupHandle {
         let lease = Lease::start(raft.clone(), lease_age);
         let seen = Seen::new(&raft);
-        GroupHandle { shared: Arc::new(Shared { no, node, raft, store, lease, kept: Mutex::default() }), seen }
+        GroupHandle { shared: Arc::new(Shared { no, node, raft, store, lease, kept: Mutex::default(), heard: Heard::default(), campaigns: AtomicBool::new(true) }), seen }
     }
 
     pub(crate) fn raft(&self) -> &Raft {
@@ -162,7 +167,32 @@ impl GroupHandle {
     }
 
     pub(crate) fn may_campaign(&self, may: bool) {
+        self.shared.campaigns.store(may, Ordering::SeqCst);
         self.shared.raft.runtime_config().elect(may);
+    }
+
+    /// The leader of this group was heard.
+    pub(crate) fn heard_leader(&self) {
+        self.shared.heard.note(Instant::now());
+    }
+
+    /// Stands for election if the leader has been silent for long enough and it is this node's turn. How long until the next look.
+    pub(crate) async fn campaign(&self) -> Duration {
+        let s = &*self.shared;
+        let (status, config) = (self.status(), s.raft.config());
+        if status.is_leader || status.failed.is_some() || !s.campaigns.load(Ordering::SeqCst) {
+            s.heard.note(Instant::now());
+        }
+        let standing = Standing {
+            node: s.node, voters: status.voters, leader: status.leader, group: s.no,
+            election_min: Duration::from_millis(config.election_timeout_min), promised: Duration::from_millis(config.election_timeout_max),
+        };
+        let (turn, pause) = s.heard.turn(&standing, Instant::now());
+        // An error means that the group has stopped: that is reported elsewhere.
+        if turn && s.raft.trigger().elect(true).await.is_ok() {
+            tracing::debug!(group = s.no, "the leader is silent: asking for votes");
+        }
+        pause
     }
 
     /// This node cannot serve the group, although its log is well: it does not stand for election, and gives the leadership away if it has it.

@@ -7,6 +7,7 @@
 mod api;
 #[cfg(not(madsim))]
 mod boot_rt;
+mod campaign;
 mod checkpoint;
 mod cut;
 mod failpoint;

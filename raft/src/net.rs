@@ -13,9 +13,12 @@ use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, SnapshotRespon
 use openraft::{BasicNode, OptionalSend};
 
 use crate::api::{GroupNo, NodeId, PeerError};
+use crate::group::GroupHandle;
 use crate::marks::Marks;
 use crate::peer::Peers;
-use crate::types::{Payload, Raft, Snapshot, SnapshotMeta, TypeConfig, Vote, decode, encode};
+#[cfg(madsim)]
+use crate::types::Raft;
+use crate::types::{Payload, Snapshot, SnapshotMeta, TypeConfig, Vote, decode, encode};
 use crate::writer::Health;
 
 const APPEND: u8 = 0;
@@ -130,7 +133,10 @@ pub async fn tell_marks(marks: Marks, peers: Peers, closing: Arc<AtomicBool>) {
 }
 
 /// Answers one consensus message of a peer. A node with a full disk takes no entries and no snapshot, but votes and hears its leader.
-pub async fn handle(raft: &Raft, #[cfg_attr(not(madsim), allow(unused_variables))] group: GroupNo, kind: u8, body: &[u8], health: &Health) -> Vec<u8> {
+pub async fn handle(handle: &GroupHandle, kind: u8, body: &[u8], health: &Health) -> Vec<u8> {
+    let raft = handle.raft();
+    #[cfg(madsim)]
+    let group = handle.no();
     #[cfg(madsim)]
     let heard = crate::faults::now_ns();
     macro_rules! request {
@@ -153,8 +159,9 @@ pub async fn handle(raft: &Raft, #[cfg_attr(not(madsim), allow(unused_variables)
             #[cfg(madsim)]
             let term = request.vote.leader_id.term;
             let answer = raft.append_entries(request).await;
-            #[cfg(madsim)]
             if answer.as_ref().is_ok_and(|a| !matches!(a, AppendEntriesResponse::HigherVote(_))) {
+                handle.heard_leader();
+                #[cfg(madsim)]
                 promise(raft, group, term, heard);
             }
             reply(answer)

@@ -13,6 +13,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
 use crate::api::{ForwardHandler, GroupNo, NodeId, PeerError, RaftConfig, StartError, StateMachine};
+use crate::campaign;
 use crate::checkpoint::{self, Cuts, Failure};
 use crate::group::GroupHandle;
 use crate::marks::Marks;
@@ -149,9 +150,9 @@ impl RaftNode {
                     shared.marks.hear(from, &body);
                     return Vec::new();
                 }
-                let raft = lock(&shared.groups).get(&group).map(|g| g.raft().clone());
-                match raft {
-                    Some(raft) => net::handle(&raft, group, kind, &body, shared.writer.health()).await,
+                let group = lock(&shared.groups).get(&group).cloned();
+                match group {
+                    Some(group) => net::handle(&group, kind, &body, shared.writer.health()).await,
                     None => net::refuse("no such group here"),
                 }
             })
@@ -174,6 +175,8 @@ impl RaftNode {
             let groups = lock(&s.groups).values().cloned().collect();
             Some(groups)
         };
+        let longest = Duration::from_millis(self.shared.config.election_max_ms);
+        tokio::spawn(campaign::run(groups.clone(), longest));
         tokio::spawn(net::tell_marks(self.shared.marks.clone(), self.shared.peers.clone(), self.shared.closing.clone()));
         tokio::spawn(policy::run(groups, self.shared.writer.health().clone(), self.shared.config.snapshot_bytes, self.shared.failure.clone()));
     }
