@@ -18,6 +18,8 @@ const BALANCE_EVERY: Duration = Duration::from_millis(2_000);
 /// After a transfer the others need time to see it.
 const SETTLE: Duration = Duration::from_millis(300);
 const DRAIN_MS: u64 = 8_000;
+/// How long a node may take to say that it is there.
+const ANSWER: Duration = Duration::from_millis(300);
 
 /// Tells every peer about this node and hears about it, for ever.
 pub async fn ping(inner: Arc<Inner>) {
@@ -56,6 +58,9 @@ fn receiver(inner: &Inner) -> Option<(NodeId, usize)> {
     led(inner).into_iter().filter(|(n, _)| *n != me && inner.is_well(*n)).min_by_key(|(n, led)| (*led, *n))
 }
 
+/// Whether the node answers at this moment.
+async fn answers(inner: &Inner, node: NodeId) -> bool { matches!(forward::call(inner, node, &Call::Ping(inner.hello()), ANSWER).await, Ok(Answer::Pong(h)) if !h.draining) }
+
 /// Gives away leaderships above an even share, one after the other, for ever.
 pub async fn balance(inner: Arc<Inner>) {
     loop {
@@ -71,6 +76,10 @@ pub async fn balance(inner: Arc<Inner>) {
                 break;
             }
             let Some(shard) = mine.last().copied() else { break };
+            // The last ping may be older than its end.
+            if !answers(&inner, to).await {
+                break;
+            }
             if let Err(reason) = inner.transfer_local(shard, to).await {
                 tracing::debug!(shard, to, %reason, "the leadership was not given away");
                 break;
@@ -88,22 +97,24 @@ pub async fn balance(inner: Arc<Inner>) {
 pub async fn drain(inner: &Arc<Inner>) {
     inner.draining.store(true, Ordering::Release);
     let end = inner.now() + DRAIN_MS;
-    // The others hear of it, so that they give nothing back.
-    for n in inner.config.peers.keys().copied().filter(|n| *n != inner.config.node) {
-        let _ = forward::call(inner, n, &Call::Ping(inner.hello()), Duration::from_millis(300)).await;
-    }
     while inner.now() < end {
+        // The others hear of it, so that they give nothing back.
+        let mut well = Vec::new();
+        for n in inner.config.peers.keys().copied().filter(|n| *n != inner.config.node) {
+            if answers(inner, n).await {
+                well.push(n);
+            }
+        }
         let held: Vec<u16> = (0..=inner.config.shards).filter(|no| inner.group(*no).is_some_and(|g| g.status().is_leader)).collect();
         if held.is_empty() {
             return;
         }
-        let Some((first, _)) = receiver(inner) else {
+        if well.is_empty() {
             tracing::warn!("no other node is well: leaderships cannot be given away");
             return;
-        };
-        let well: Vec<NodeId> = inner.config.peers.keys().copied().filter(|n| *n != inner.config.node && inner.is_well(*n)).collect();
+        }
         for (i, no) in held.into_iter().enumerate() {
-            let to = well.get(i % well.len().max(1)).copied().unwrap_or(first);
+            let to = well[i % well.len()];
             if let Some(g) = inner.group(no)
                 && let Err(reason) = g.transfer(to).await
             {

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use openraft::Instant as _;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{ClientWriteError, RaftError};
 use openraft::{BasicNode, ReadPolicy};
@@ -208,15 +209,21 @@ impl GroupHandle {
         self.may_campaign(true);
     }
 
-    /// Asks another voter, each time the next, to take over.
+    /// Asks the voter that has answered last to take over.
     pub(crate) async fn give_away(&self) {
-        let voters = self.status().voters;
-        let next = voters.iter().find(|v| **v > self.shared.node).or(voters.first()).filter(|v| **v != self.shared.node);
-        if let Some(to) = next
-            && let Err(e) = self.transfer(*to).await
+        let next = self.status().voters.into_iter().filter(|v| *v != self.shared.node).filter_map(|v| Some((self.silence(v)?, v))).min();
+        if let Some((_, to)) = next
+            && let Err(e) = self.transfer(to).await
         {
             tracing::debug!(group = self.shared.no, to, error = e, "the leadership was not given away");
         }
+    }
+
+    /// How long ago the node answered this one as its leader. None: it has not yet, or this node does not lead.
+    fn silence(&self, node: NodeId) -> Option<Duration> {
+        let metrics = self.shared.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        metrics.heartbeat.as_ref()?.get(&node)?.as_ref().map(|at| at.elapsed())
     }
 
     /// The term in which this node may answer for the group without asking the others.
@@ -244,7 +251,15 @@ impl GroupHandle {
     }
 
     /// Asks a voter to take over. Returns when the request is on its way; watch [`changed`](GroupHandle::changed).
+    ///
+    /// Refused if the voter has been silent for three heartbeats: a leader that has asked serves nothing more, and if the other one is dead, nobody does for an election.
     pub async fn transfer(&self, to: NodeId) -> Result<(), String> {
+        let recent = Duration::from_millis(3 * self.shared.raft.config().heartbeat_interval);
+        match self.silence(to) {
+            Some(silent) if silent <= recent => {}
+            Some(silent) => return Err(format!("node {to} has not answered for {} ms: while it is away, nobody would lead", silent.as_millis())),
+            None => return Err(format!("node {to} has not answered this leader yet: try again")),
+        }
         self.shared.raft.trigger().transfer_leader(to).await.map_err(|e| e.to_string())
     }
 

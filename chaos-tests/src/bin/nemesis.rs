@@ -34,6 +34,8 @@ const PARTITIONS: usize = 24;
 /// Of the disk that is filled.
 const DISK_MIB: u32 = 48;
 const SESSION: Duration = Duration::from_secs(6);
+/// The last acknowledgement before a fault is at most so much older, ns: twelve members commit all the time.
+const NEXT_FAULT: u64 = 100_000_000;
 /// Set for the process that runs inside the namespaces.
 const TAG: &str = "BATON_NEMESIS_TAG";
 
@@ -268,10 +270,10 @@ fn judge(e: &mut Episode, w: &World, leader_kills: &[u64], other_kills: &[u64], 
     e.ordered = j.order.calls as u64;
     e.violations.extend(j.order.undecided.iter().map(|o| format!("not decided whether it has an order: {o}")));
     let acks = j.acks;
-    // The window of a kill is 4 s, less if the next fault comes before.
+    // The window of a kill is 4 s, less if the next fault comes before. A gap that begins where the next fault does is that one's.
     let within = |at: &u64| {
         let end = begun.iter().filter(|b| *b > at).min().copied().unwrap_or(u64::MAX).min(at + 4_000_000_000);
-        acks.windows(2).filter(|p| p[1] > *at && p[0] < end).map(|p| p[1] - p[0].max(*at)).max().unwrap_or(0) / 1_000_000
+        acks.windows(2).filter(|p| p[1] > *at && p[0] + NEXT_FAULT < end).map(|p| p[1] - p[0].max(*at)).max().unwrap_or(0) / 1_000_000
     };
     e.gaps_leader_ms = leader_kills.iter().map(within).collect();
     e.gaps_other_ms = other_kills.iter().map(within).collect();
