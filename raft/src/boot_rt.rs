@@ -58,6 +58,18 @@ impl Instant for BootInstant {
     }
 }
 
+/// Every group of a process has its own ticks, and each tick by itself wakes the process. Those that are not due at once come at multiples of this, together.
+const STEP: Duration = Duration::from_millis(20);
+
+/// The first step at or after `t`, unless `t` is nearer than a step.
+fn in_step(t: BootInstant, now: BootInstant) -> BootInstant {
+    if t - now < STEP / 2 {
+        return t;
+    }
+    let over = t.0.as_nanos() % STEP.as_nanos();
+    if over == 0 { t } else { t + (STEP - Duration::from_nanos(over as u64)) }
+}
+
 impl AsyncRuntime for BootRuntime {
     type JoinError = tokio::task::JoinError;
     type JoinHandle<T: OptionalSend + 'static> = tokio::task::JoinHandle<T>;
@@ -82,7 +94,8 @@ impl AsyncRuntime for BootRuntime {
         TokioRuntime::sleep(d)
     }
     fn sleep_until(t: BootInstant) -> Self::Sleep {
-        TokioRuntime::sleep(t - BootInstant::now())
+        let now = BootInstant::now();
+        TokioRuntime::sleep(in_step(t, now) - now)
     }
     fn timeout<R, F: Future<Output = R> + OptionalSend>(d: Duration, future: F) -> Self::Timeout<R, F> {
         TokioRuntime::timeout(d, future)
@@ -123,6 +136,13 @@ mod tests {
     #[test]
     fn the_runtime_conforms() {
         openraft_rt::testing::Suite::<BootRuntime>::test_all();
+    }
+
+    #[test]
+    fn ticks_of_many_groups_come_in_step_and_what_is_near_is_not_put_off() {
+        let at = |ms: u64| BootInstant(Duration::from_millis(ms));
+        assert_eq!([61, 70, 80, 81].map(|t| in_step(at(t), at(41))), [80, 80, 80, 100].map(at));
+        assert_eq!([30, 41, 45, 50].map(|t| in_step(at(t), at(41))), [30, 41, 45, 50].map(at));
     }
 
     /// It is the clock that goes on in a sleep, not the one that does not.
