@@ -81,7 +81,7 @@ fn the_canary_is_caught() {
 #[test]
 fn every_seeded_bug_is_caught() {
     for bug in &cluster::BUGS {
-        let found = (0..60).find_map(|seed| cluster::run(seed, bug.number).broken);
+        let found = (0..150).find_map(|seed| cluster::run(seed, bug.number).broken);
         assert!(found.as_ref().is_some_and(|(_, why)| bug.caught_by.contains(&why.invariant)), "bug {} ({}): {found:?}", bug.number, bug.what);
         println!("bug {}: {:?}", bug.number, found.map(|(_, why)| why.invariant));
     }
