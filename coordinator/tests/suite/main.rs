@@ -14,6 +14,7 @@ mod exact;
 mod handover;
 mod members;
 mod mixed_walks;
+mod offsets;
 mod renewed;
 mod traps;
 mod upkeep;
