@@ -96,8 +96,8 @@ pub fn timer(draft: &mut Draft, group: &GroupId, command: &TimerCommand) {
         }
         TimerCommand::Classic(due) => mixed::timed_out(draft, group, due),
         TimerCommand::Refresh => {
-            let looked_at = subscription::LookedAt::of(draft);
-            refresh_metadata(draft, group, Bump::If(&looked_at));
+            let (looked_at, wanted) = (subscription::LookedAt::of(draft), subscription::wanted_so_far(draft));
+            refresh_metadata(draft, group, Bump::If(&wanted));
             retarget(draft);
             // Kafka's members look at their own heartbeats.
             if draft.group().is_some_and(Group::has_conforming) {
@@ -231,7 +231,7 @@ fn repair(draft: &mut Draft, group: &GroupId) -> Result<Response, GroupError> {
 #[derive(Clone, Copy)]
 enum Bump<'a> {
     /// If topics changed that somebody subscribed to when the command began.
-    If(&'a subscription::LookedAt),
+    If(&'a BTreeSet<TopicName>),
     Done,
 }
 
@@ -269,7 +269,7 @@ fn refresh_metadata(draft: &mut Draft, group: &GroupId, bump: Bump<'_>) {
         return;
     }
     let changed = match bump {
-        Bump::If(before) => before.wanted.iter().any(|t| g.topics.get(t) != image.topics.get(t)),
+        Bump::If(before) => before.iter().any(|t| g.topics.get(t) != image.topics.get(t)),
         Bump::Done => true,
     };
     let gone: Vec<TopicName> = g.topics.iter().filter(|(t, f)| image.topics.get(*t).is_none_or(|n| n.id != f.id && !seeded::on(20))).map(|(t, _)| t.clone()).collect();

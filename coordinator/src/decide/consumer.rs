@@ -20,14 +20,14 @@ pub fn heartbeat(draft: &mut Draft, group: &GroupId, h: &ConsumerHeartbeat) -> R
         return leave(draft, group, h);
     }
     let converted = convert::upgrade(draft, group, h.epoch)?;
-    let looked_at = LookedAt::of(draft);
+    let (looked_at, wanted) = (LookedAt::of(draft), wanted_so_far(draft));
     let Admitted { member: id, before, had, gave_up } = admit(draft, group, h)?;
     let change = take_wish(draft, &id, &before, &wish(&before, h))?;
     if change.bump || gave_up {
         draft.bump(if h.epoch == 0 { "joined" } else { "subscription" }, format!("{id} {}", if h.epoch == 0 { "joined" } else { "changed its subscription" }), Some(&id));
         refresh_metadata(draft, group, Bump::Done);
     } else {
-        refresh_metadata(draft, group, Bump::If(&looked_at));
+        refresh_metadata(draft, group, Bump::If(&wanted));
     }
     if converted {
         convert::leave_nothing_out(draft, change.unresolved);

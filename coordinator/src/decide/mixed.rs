@@ -42,7 +42,7 @@ fn join(draft: &mut Draft, group: &GroupId, j: &Join) -> Result<Response, GroupE
     if first && j.instance_id.is_none() && j.version >= 4 {
         return refused(ClassicCode::MemberIdRequired, Some(&id));
     }
-    let looked_at = LookedAt::of(draft);
+    let (looked_at, wanted) = (LookedAt::of(draft), wanted_so_far(draft));
     let (before, replaces_consumer) = admit(draft, group, j, &id)?;
     speaks(draft, &id, j);
     let change = take_wish(draft, &id, &before, &wish(j, &before, &subscription))?;
@@ -53,7 +53,7 @@ fn join(draft: &mut Draft, group: &GroupId, j: &Join) -> Result<Response, GroupE
         draft.bump("joined", format!("{id} joined by the classic protocol or changed its subscription"), Some(&id));
         refresh_metadata(draft, group, Bump::Done);
     } else {
-        refresh_metadata(draft, group, Bump::If(&looked_at));
+        refresh_metadata(draft, group, Bump::If(&wanted));
     }
     retarget(draft);
     let owned = by_id(draft, group, &id, &subscription.owned);

@@ -46,20 +46,17 @@ pub fn forget_regex(draft: &mut Draft, regex: Option<&String>) {
     }
 }
 
-/// What was resolved, and subscribed to, when a command began.
-pub struct LookedAt {
-    resolved: usize,
-    revision: u64,
-    /// Empty if the group has seen the image already.
-    pub wanted: BTreeSet<TopicName>,
-}
+/// What was resolved when a command began.
+pub struct LookedAt { resolved: usize, revision: u64 }
 impl LookedAt {
     pub fn of(draft: &Draft) -> LookedAt {
         let regexes = draft.group().map(|g| &g.regexes);
-        let wanted = draft.group().filter(|_| !draft.context.facts_seen).map(Group::subscribed_topics).unwrap_or_default();
-        LookedAt { wanted, resolved: regexes.map_or(0, BTreeMap::len), revision: regexes.and_then(|r| r.values().map(|r| r.revision).min()).unwrap_or(0) }
+        LookedAt { resolved: regexes.map_or(0, BTreeMap::len), revision: regexes.and_then(|r| r.values().map(|r| r.revision).min()).unwrap_or(0) }
     }
 }
+
+/// What is subscribed to before a command changes it; empty if the group has seen the image already. A walk over all members: only for those who ask for it.
+pub fn wanted_so_far(draft: &Draft) -> BTreeSet<TopicName> { draft.group().filter(|_| !draft.context.facts_seen).map(Group::subscribed_topics).unwrap_or_default() }
 
 /// Asks for the group's expressions to be resolved, beside the request, if there is reason to: one is new, there are new topics, or it is long ago.
 pub fn look(draft: &mut Draft, before: &LookedAt, unresolved: bool) {
