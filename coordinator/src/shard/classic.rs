@@ -40,7 +40,7 @@ pub(super) fn decide(
         return true;
     }
     let creates = matches!(&w.what, What::Request(Command::Classic(ClassicCommand::Join(_) | ClassicCommand::Commit(_))));
-    if group.is_none() && creates && state.groups.len() + drain.drafts.len() >= limits.groups_max {
+    if group.is_none() && creates && drain.no_room(state, limits) {
         answers::reply(out, w.ticket, Err(GroupError::LimitReached { limit: "groups".into(), max: limits.groups_max as u64 }));
         return true;
     }

@@ -62,6 +62,11 @@ impl Drain {
         }
         self.drafts.insert(id.clone(), slot);
     }
+    /// Whether there are as many groups as there may be, with those that this drain makes. Counted one by one only near the bound: most drafts are of groups that exist.
+    pub(super) fn no_room(&self, state: &State, limits: &Limits) -> bool {
+        let made = || self.drafts.iter().filter(|(id, g)| g.is_some() && !state.groups.contains_key(*id)).count();
+        state.groups.len() + self.drafts.len() >= limits.groups_max && state.groups.len() + made() >= limits.groups_max
+    }
     /// A drain closes at about the entry's size; a record is about 200 bytes.
     pub(super) fn full(&self, limits: &Limits) -> bool { self.records * 200 >= limits.entry_bytes }
     /// The entry, if there is something to say; `tick`: the time alone is.
@@ -101,7 +106,7 @@ pub(super) fn decide_one(
         return true;
     }
     let creates = matches!(&w.what, What::Request(Command::Heartbeat(_) | Command::Consumer(_) | Command::Commit(_) | Command::KafkaCommit(_)));
-    if group.is_none() && creates && state.groups.len() + drain.drafts.len() >= limits.groups_max {
+    if group.is_none() && creates && drain.no_room(state, limits) {
         reply(out, w.ticket, Err(GroupError::LimitReached { limit: "groups".into(), max: limits.groups_max as u64 }));
         return true;
     }
@@ -291,14 +296,10 @@ fn nobody_is_behind(known: &mut BTreeMap<GroupId, MemberId>, id: &GroupId, g: &G
     !known.contains_key(id)
 }
 
-/// Sends work out, unless the same kind of work of the group is out already and may still come back.
+/// Sends work out. Who asks for it has seen that none of its kind is out that may still come back.
 fn start(l: &mut Leading, out: &mut VecDeque<Action>, group: &GroupId, task: Task, now: Now) {
-    let key = (group.clone(), task.kind());
-    if l.working.get(&key).is_some_and(|o| now.mono_ms < o.lost_at()) {
-        return;
-    }
     l.runs += 1;
-    l.working.insert(key, Out { run: l.runs, since: now.mono_ms });
+    l.working.insert((group.clone(), task.kind()), Out { run: l.runs, since: now.mono_ms });
     out.push_back(Action::Work(Work { group: group.clone(), run: l.runs, task }));
 }
 

@@ -12,6 +12,7 @@ mod edges;
 mod embedded;
 mod exact;
 mod handover;
+mod leading;
 mod members;
 mod mixed_walks;
 mod offsets;
