@@ -20,7 +20,7 @@ const USAGE: &str = "usage: cargo xtask mutants PACKAGE [--every N] [--jobs N] [
   --every N    a sample: the first of every N mutants
   --jobs N     so many test processes at a time (1)
   --dir DIR    where the copy, the build and the results are (target/mutants)
-  --quick      only the unit tests; another call without it takes the survivors further
+  --upto N     only the first N rungs; another call without it takes the survivors further
   --retest     copy the tests again and run the survivors once more
   --simulated  the ladder of the simulated cluster, for those that are left";
 
