@@ -308,7 +308,8 @@ fn a_raised_session_runs_in_full_at_once() {
 #[test]
 fn a_sweep_of_many_groups_goes_in_steps_and_reaches_all() {
     let mut w = World::new(&[("t", 4)]);
-    w.meta(baton_coordinator::metadata::MetaCommand::DeclareTopic { name: "gone".into(), partitions: 1, id_if_new: 77 });
+    // Entries that are large enough for all of them at once.
+    with_limits(&mut w, Limits { entry_bytes: 64 << 20, ..Limits::default() });
     for n in 0..1_100u64 {
         ask_of(&mut w, 10_000 + n, &format!("g{n:04}"), position(0));
     }
