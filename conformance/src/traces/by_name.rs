@@ -1,7 +1,7 @@
 //! Kafka's reconciliation with Baton's ownership: Kafka keeps it by the id of a topic, so that a topic made again under its name is another at once; Baton by the name. What Baton
 //! gives to whom is worked out here from Kafka's group and target, by the rules of KIP-848 and with owners looked up by name, for as long as it differs.
 
-use super::trace::{partitions, ranges};
+use super::{rules::arrived, trace::{partitions, ranges}};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -64,10 +64,10 @@ impl ByName {
     pub fn is_empty(&self) -> bool { self.apart.is_empty() }
     pub fn has(&self, member: &str) -> bool { self.apart.contains_key(member) }
 
-    /// The epoch that a client of Baton's would send where Kafka's sends `epoch`.
-    pub fn asked_epoch(&self, kafkas: &Value, member: &str, epoch: i64) -> Option<i64> {
+    /// The epoch that a client of Baton's would send where Kafka's sends `epoch`. Who says nothing of what it owns (`says` is false) is refused at an earlier epoch, and so is to be here.
+    pub fn asked_epoch(&self, kafkas: &Value, member: &str, epoch: i64, says: bool) -> Option<i64> {
         let (b, k) = (self.apart.get(member)?, &kafkas["members"][member]);
-        if k["e"] == epoch { Some(b.e) } else if k["pe"] == epoch { Some(b.pe) } else { None }
+        if k["e"] == epoch { Some(b.e) } else if k["pe"] == epoch && (says || b.pe != b.e) { Some(b.pe) } else { None }
     }
     /// What a client of Baton's would say to own where Kafka's says `own`: it does not have what it has not been given yet, and has what it was given earlier.
     pub fn claims(&self, kafkas: &Value, member: &str, own: Parts) -> Parts {
@@ -112,8 +112,7 @@ impl ByName {
             b.write(&mut kafka["members"][id]);
         }
         if kafka["state"] == "Stable" || kafka["state"] == "Reconciling" {
-            let arrived = kafka["members"].as_object().is_some_and(|all| all.values().all(|m| m["st"] == "STABLE" && m["e"] == kafka["aepoch"]));
-            kafka["state"] = json!(if arrived { "Stable" } else { "Reconciling" });
+            kafka["state"] = json!(if arrived(&kafka) { "Stable" } else { "Reconciling" });
         }
         kafka
     }
@@ -208,7 +207,7 @@ mod tests {
         let beat = Beat { member: "b".into(), own: Some(Parts::new()), target: parts(json!({"u": "1"})), ..Beat::default() };
         let baton = rule.group(kafka.clone(), &before, Some(&beat));
         assert_eq!(baton["members"]["b"], json!({"e": 6, "pe": 5, "st": "STABLE", "own": {"u": "1"}}));
-        assert_eq!((rule.asked_epoch(&kafka, "b", 5), rule.asked_epoch(&kafka, "b", 3)), (Some(6), None));
+        assert_eq!((rule.asked_epoch(&kafka, "b", 5, true), rule.asked_epoch(&kafka, "b", 3, true)), (Some(6), None));
         assert_eq!(rule.claims(&kafka, "b", parts(json!({"t~2": "0"}))), parts(json!({"u": "1"})));
     }
 }

@@ -7,7 +7,8 @@ use baton_coordinator::{
     embedded::{Assigned, Subscription},
     ids::*,
     metadata::Metadata,
-    record::Record,
+    command::MemberState,
+    record::{Reconciled, Record},
     replay,
     state::Group,
 };
@@ -19,7 +20,8 @@ use std::{
 
 /// A classic group that becomes a consumer group: a member keeps what it said to own when it joined last, if nobody was assigned that since (a cooperative member uses it until
 /// it hears otherwise). A consumer group that becomes a classic one: a member keeps what it has beyond its target, and nobody is assigned what another still has. Kafka takes the
-/// last assignment, or the target, as it is, without topics that do not exist.
+/// last assignment, or the target, as it is, without topics that do not exist. Whatever nobody was assigned, Kafka leaves to nobody until the next change; Baton looks for it and gives it
+/// to somebody.
 pub const KEPT_AT_CONVERSION: &str = "kept-at-conversion";
 
 type Parts = BTreeSet<Partition>;
@@ -107,10 +109,15 @@ pub fn told_of_topics_that_are_there(world: &World, i: usize, step: &Step) -> Re
     Ok(Some(less))
 }
 
-/// In a batch that converts a classic group: what was assigned of topics that do not exist is left out, as Kafka does. No later record of the batch is about it. True: there was some.
+/// In a batch that converts a classic group: what was assigned of topics that do not exist is left out, as Kafka does; so are new tokens of it for who comes in the place of a static
+/// member. No other record of the batch is about it. True: there was some.
 pub fn at_an_upgrade(image: &Metadata, records: &mut [Record]) -> bool {
     let mut differs = false;
-    for r in records {
+    let converts = records.iter().any(|r| matches!(r, Record::Classic(c) if matches!(**c, ClassicRecord::Upgraded { .. })));
+    for r in records.iter_mut().filter(|_| converts) {
+        if let Record::Replaced(r) = r {
+            r.tokens.retain(|(p, _)| image.topics.contains_key(&p.topic));
+        }
         let Record::Classic(c) = r else { continue };
         let ClassicRecord::Upgraded { members, .. } = &mut **c else { continue };
         for m in members {
@@ -120,6 +127,48 @@ pub fn at_an_upgrade(image: &Metadata, records: &mut [Record]) -> bool {
         }
     }
     differs
+}
+
+/// In a batch that converts a classic group with a join that changes nobody's subscription, or that finds that a regular expression stands for what it stood for: Baton gives out what is
+/// left to nobody, and there must be something. Kafka's takes its place: no new epoch, and whoever joined (it is given back) goes on with the target as it is.
+pub fn leaves_to_nobody(before: Option<&Arc<Group>>, image: &Metadata, records: &mut Vec<Record>) -> Result<Option<MemberId>, String> {
+    let upgraded = |r: &Record| matches!(r, Record::Classic(c) if matches!(**c, ClassicRecord::Upgraded { .. }));
+    let (converts, looks) = (records.iter().any(upgraded), records.iter().any(|r| matches!(r, Record::Regex { resolved: Some(_), .. })));
+    let Some(at) = records.iter().position(|r| matches!(r, Record::Epoch { .. })).filter(|_| converts || looks) else { return Ok(None) };
+    let (mut draft, mut token, mut wanted, mut joiner) = (before.cloned(), 0, None, None);
+    for r in &records[..at] {
+        let subscribed = |id: &MemberId| draft.as_ref().and_then(|g| g.members.get(id)).map(|m| m.subscribed.clone());
+        match r {
+            Record::Joined(j) => (wanted, joiner) = (Some(Default::default()), Some(j.member.clone())),
+            Record::Replaced(r) => (wanted, joiner) = (subscribed(&r.old), Some(r.new.clone())),
+            _ => {}
+        }
+        if let (Record::Regex { regex, resolved: Some(now) }, Some(g)) = (r, &draft)
+            && g.regexes.get(regex).map_or(!now.topics.is_empty(), |b| b.topics != now.topics)
+        {
+            return Ok(None); // Kafka begins a new epoch for that too
+        }
+        replay::record(&mut draft, r, &mut token).map_err(|e| e.to_string())?;
+    }
+    let Some(g) = draft.filter(|g| g.classic.is_none() && g.epoch > 0 && g.epoch == g.target_epoch && (converts || g.members.values().any(|m| m.classic.is_some()))) else { return Ok(None) };
+    let joiner = joiner.filter(|_| converts);
+    let changed = joiner.as_ref().and_then(|id| g.members.get(id)).is_some_and(|m| wanted != Some(m.subscribed.clone()));
+    let news = g.subscribed_topics().iter().any(|t| image.topics.get(t) != g.topics.get(t));
+    if changed || news || (converts && joiner.is_none()) {
+        return Ok(None);
+    }
+    let given: BTreeSet<&Partition> = g.target.iter().filter_map(|(id, ps)| g.members.get(id).map(|m| (m, ps))).flat_map(|(m, ps)| ps.iter().filter(|p| g.subscribes(m, &p.topic))).collect();
+    let of = g.topics.iter().filter(|(t, _)| g.members.values().any(|m| g.subscribes(m, t)));
+    if of.flat_map(|(t, f)| (0..f.partitions).map(|n| Partition::new(t.clone(), n))).all(|p| given.contains(&p)) {
+        return Err("a new epoch at a conversion, and nothing was left to nobody".into());
+    }
+    records.truncate(at);
+    if let Some((id, m)) = joiner.as_ref().and_then(|id| g.members.get_key_value(id)) {
+        let (member, revision) = (id.clone(), m.assignment_revision);
+        let step = Reconciled { member, epoch: g.epoch, previous_epoch: 0, state: MemberState::Stable, revision, released: Vec::new(), revoked: Vec::new(), granted: Vec::new() };
+        records.push(Record::Reconciled(Box::new(step)));
+    }
+    Ok(Some(joiner.unwrap_or_default()))
 }
 
 /// In a batch that converts a consumer group: everybody must be assigned what is said above; Kafka's assignment takes its place. True: they differed.

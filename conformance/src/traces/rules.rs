@@ -33,6 +33,9 @@ pub struct Rules {
     used: BTreeSet<&'static str>,
 }
 
+/// Whether every member of a group has what its target gives it.
+pub fn arrived(group: &Value) -> bool { group["members"].as_object().is_some_and(|all| all.values().all(|m| m["st"] == "STABLE" && m["e"] == group["aepoch"])) }
+
 impl Rules {
     /// The rules that explained something in this trace.
     pub fn used(&self) -> &BTreeSet<&'static str> { &self.used }
@@ -44,8 +47,8 @@ impl Rules {
     pub fn kafkas(&self) -> &Value { &self.kafka }
 
     /// The epoch that a client of Baton's would send where Kafka's sends `epoch`: another one, if it was told that.
-    pub fn asked_epoch(&self, member: &str, epoch: i64) -> i64 {
-        if let Some(e) = self.by_name.asked_epoch(&self.kafka, member, epoch) {
+    pub fn asked_epoch(&self, member: &str, epoch: i64, says: bool) -> i64 {
+        if let Some(e) = self.by_name.asked_epoch(&self.kafka, member, epoch, says) {
             return e;
         }
         let m = &self.kafka["members"][member];
@@ -95,9 +98,20 @@ impl Rules {
             self.epochs.insert(target, epoch);
         }
         self.renumber(&mut g, "aepoch");
-        for m in g["members"].as_object_mut().into_iter().flat_map(|m| m.values_mut()) {
+        let before = std::mem::take(&mut self.last);
+        for (id, m) in g["members"].as_object_mut().into_iter().flatten() {
             self.renumber(m, "e");
             self.renumber(m, "pe");
+            let b = &before["members"][id];
+            if m["pe"] == m["e"] && b["e"] == m["e"] && kafka["members"][id]["pe"] != kafka["members"][id]["e"] {
+                // Kafka's member went from the one epoch to the other; they are one in Baton, so its member went nowhere.
+                m["pe"] = b["pe"].clone();
+            }
+        }
+        self.last = before;
+        if g["state"] != "Empty" && g["aepoch"] == g["epoch"] {
+            // A target or a member that is behind in Kafka may be level in Baton.
+            g["state"] = json!(if arrived(&g) { "Stable" } else { "Reconciling" });
         }
         g
     }

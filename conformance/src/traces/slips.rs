@@ -62,12 +62,21 @@ impl Instances {
             // An emptied group is forgotten, with the id, for a member of the classic protocol.
             (true, false) => (step.op == "join" && group["members"].as_object().is_some_and(|m| !m.is_empty())).then_some("UNKNOWN_MEMBER_ID"),
             (false, true) if m["inst"].as_str() != Some(instance) && m["e"].as_i64() != Some(-2) => Some("UNRELEASED_INSTANCE_ID"),
+            // Who is in asks under an id that stands for another.
+            (false, false) if step.op == "hb" && held_by != step.text("m") && m["inst"].as_str() != Some(instance) => Some("FENCED_INSTANCE_ID"),
             (false, _) => None,
         }
     }
 }
 
 impl Instances {
+    /// Whether a member that is in asks under an id that it had before another one.
+    pub fn is_left_behind_by_itself(&self, group: &Value, step: &Step) -> bool {
+        let (Some(instance), id) = (step.maybe("inst"), step.text("m")) else { return false };
+        let m = &group["members"][id];
+        step.op == "hb" && !matches!(step.number("e"), 0 | -2) && !m.is_null() && m["inst"].as_str() != Some(instance) && self.0.get(instance).is_some_and(|holder| holder == id)
+    }
+
     /// The member whose place Kafka gives away with an id that it has left behind: it is away, or the one who asks speaks the classic protocol, which asks nobody.
     pub fn takes_for_its_own(&self, group: &Value, step: &Step) -> Option<String> {
         let held_by = self.0.get(step.maybe("inst")?)?;
@@ -120,10 +129,12 @@ pub fn goes_on(before: &Group, after: &Group, id: &MemberId) -> BTreeSet<Partiti
 }
 
 /// The step that takes everything from a member.
-pub fn takes_all(m: &Member, id: &MemberId) -> Record {
-    let released = m.assigned.keys().cloned().collect();
+pub fn takes_all(m: &Member, id: &MemberId) -> Record { takes(m, id, m.assigned.keys().cloned().collect(), MemberState::Stable) }
+/// The step that lets a member wait for what it was given.
+pub fn waits_for(m: &Member, id: &MemberId, released: Vec<Partition>) -> Record { takes(m, id, released, MemberState::UnreleasedPartitions) }
+fn takes(m: &Member, id: &MemberId, released: Vec<Partition>, state: MemberState) -> Record {
     Record::Reconciled(Box::new(Reconciled {
-        member: id.clone(), epoch: m.epoch, previous_epoch: m.previous_epoch, state: MemberState::Stable, revision: m.assignment_revision, released, revoked: Vec::new(), granted: Vec::new(),
+        member: id.clone(), epoch: m.epoch, previous_epoch: m.previous_epoch, state, revision: m.assignment_revision, released, revoked: Vec::new(), granted: Vec::new(),
     }))
 }
 
@@ -144,7 +155,9 @@ pub fn joins_as_under_a_new_id(world: &World, i: usize, step: &Step) -> Result<(
     };
     let (own, new) = (tried(None)?, tried(Some(&new_id))?);
     let renamed: Value = serde_json::from_str(&new.to_string().replace(&new_id, step.text("inst"))).map_err(|e| e.to_string())?;
-    let accepted = step.op == "join" || own[0][0]["err"] == "NONE";
+    // Only a join may come under an id that nobody has used.
+    let expected = if step.op == "hb" && step.number("e") != 0 { "UNKNOWN_MEMBER_ID" } else { "NONE" };
+    let accepted = step.op == "join" || own[0][0]["err"] == expected;
     if own == renamed && accepted { Ok(()) } else { Err(format!("a join under an id that a member has given up: Baton did {own}, under a new id {renamed}")) }
 }
 

@@ -45,6 +45,10 @@ pub struct World {
     stretched: bool,
     /// Kafka's target, where Baton went on to its own within the same step.
     given_too_early: Option<Record>,
+    /// Who joined with nothing new while a group was converted.
+    goes_on_as_it_is: Option<MemberId>,
+    /// What the member of this step had in a place that it gives up.
+    given_up: BTreeSet<Partition>,
     /// The instance id of a member whose place is given away in this step under another one.
     left_behind: Option<String>,
     /// What went wrong while a rule was at work.
@@ -98,7 +102,7 @@ impl World {
         limits.classic.members_max = of("group.max.size", i32::MAX as u64) as usize;
         let mut w = World {
             shard: Shard::new(0, limits), meta: Metadata::default(), now: 0, next_ticket: 0, held: BTreeMap::new(), answers: Vec::new(), fired: Vec::new(), names: Names::default(),
-            expected: Value::Null, target: json!({}), labels: BTreeMap::new(), work: Vec::new(), rules: Rules::default(), instances: Instances::default(), looks_again: true, default_assignor: trace.assignors.first().cloned().unwrap_or_default(), kind: Kind::default(), computed_at: None, computed: 0, interval_ms: of("group.consumer.assignment.interval.ms", 1_000), stretched: false, given_too_early: None, left_behind: None, slip: Ok(()),
+            expected: Value::Null, target: json!({}), labels: BTreeMap::new(), work: Vec::new(), rules: Rules::default(), instances: Instances::default(), looks_again: true, default_assignor: trace.assignors.first().cloned().unwrap_or_default(), kind: Kind::default(), computed_at: None, computed: 0, interval_ms: of("group.consumer.assignment.interval.ms", 1_000), stretched: false, given_too_early: None, given_up: BTreeSet::new(), goes_on_as_it_is: None, left_behind: None, slip: Ok(()),
         };
         w.shard.lead(1, 1, w.clock());
         // Kafka's defaults where the trace says nothing; no short interval while something is pending.
@@ -284,14 +288,15 @@ impl World {
         match step.op.as_str() {
             "tick" => {}
             "topic" => self.declare(step.text("name"), step.maybe("label").unwrap_or(step.text("name")), step.number("parts") as i32),
-            op => match self.refuses(step) {
+            op => match (self.asks_under_an_id_left_behind(i, step)?, self.refuses(step)) {
+                (Some(error), _) => refused = Some(json!({"err": error})),
                 // Kafka did nothing, so nothing is asked of the Baton that goes on; what it would do is tried apart.
-                Some(error) => {
+                (None, Some(error)) => {
                     slips::joins_as_under_a_new_id(self, i, step)?;
                     self.rules.explained_by(slips::RENAMED_INSTANCE);
                     refused = Some(json!({"err": error}));
                 }
-                None => {
+                (None, None) => {
                     self.as_kafka_sees_it(i, step)?;
                     let told = kept::told_of_topics_that_are_there(self, i, step)?;
                     if told.is_some() {
@@ -300,6 +305,8 @@ impl World {
                     let command = self.command(told.as_ref().unwrap_or(step))?;
                     let (before, computed) = (self.group(), self.computed);
                     self.send(i, op, command);
+                    self.after_a_place_was_given_up(step)?;
+                    self.after_something_was_left_to_nobody();
                     if computed == self.computed {
                         self.after_a_join_without_target(step, before.as_deref())?;
                     }

@@ -143,11 +143,7 @@ fn said(j: &Join) -> Box<ClassicMember> {
 fn add(turn: &mut Turn, ticket: Ticket, j: &Join, id: MemberId) {
     turn.put(ClassicRecord::Joined { member: id.clone(), protocol_type: j.protocol_type.clone(), said: said(j) });
     turn.note("joined", with_reason(format!("{id} joined"), j), Some(&id));
-    if turn.phase() == Phase::Preparing
-        && let Some(initial) = &mut turn.soft.initial
-    {
-        initial.extend = true;
-    }
+    turn.soft.extend |= turn.phase() == Phase::Preparing && turn.soft.initial.is_some();
     turn.soft.pending.remove(&id);
     turn.soft.new.insert(id.clone());
     turn.soft.joining.insert(id.clone(), ticket);
@@ -184,7 +180,7 @@ fn replace(turn: &mut Turn, ticket: Ticket, j: &Join, old: MemberId, new: Member
         turn.refuse(held, ClassicCode::FencedInstanceId, Some(&old));
     }
     turn.soft.new.remove(&old);
-    turn.soft.pending_sync.remove(&old);
+    turn.soft.unsynced_place |= turn.soft.pending_sync.remove(&old);
     turn.cancel(Due::Session { member: old.clone() });
     turn.put(ClassicRecord::Replaced { old: old.clone(), new: new.clone() });
     turn.note("replaced", with_reason(format!("{new} took the place of {old}, the earlier process of its instance id"), j), Some(&new));

@@ -26,6 +26,7 @@ pub fn prepare(turn: &mut Turn, reason: String) {
         turn.heard(&id);
     }
     turn.soft.pending_sync.clear();
+    turn.soft.unsynced_place = false;
     turn.cancel(Due::Sync);
     turn.put(ClassicRecord::Preparing);
     turn.note("rebalance", reason, None);
@@ -34,7 +35,7 @@ pub fn prepare(turn: &mut Turn, reason: String) {
     if initial {
         // The group is new: the members of one deployment get time to come, so that they share one rebalance.
         let delay_ms = turn.draft.context.limits.classic.initial_rebalance_delay_ms;
-        turn.soft.initial = Some(Initial { delay_ms, remaining_ms: timeout.saturating_sub(delay_ms), extend: false });
+        turn.soft.initial = Some(Initial { delay_ms, remaining_ms: timeout.saturating_sub(delay_ms) });
         turn.arm(Due::Join, delay_ms);
     } else if turn.all_joined() {
         end_join_phase(turn);
@@ -49,11 +50,12 @@ pub fn join_phase_timed_out(turn: &mut Turn) {
         return;
     }
     if let Some(i) = turn.soft.initial
-        && i.extend
+        && turn.soft.extend
         && i.remaining_ms > 0
     {
         let delay_ms = turn.draft.context.limits.classic.initial_rebalance_delay_ms.min(i.remaining_ms);
-        turn.soft.initial = Some(Initial { delay_ms, remaining_ms: i.remaining_ms.saturating_sub(i.delay_ms), extend: false });
+        turn.soft.extend = false;
+        turn.soft.initial = Some(Initial { delay_ms, remaining_ms: i.remaining_ms.saturating_sub(i.delay_ms) });
         return turn.arm(Due::Join, delay_ms);
     }
     end_join_phase(turn);
@@ -91,6 +93,7 @@ pub fn end_join_phase(turn: &mut Turn) {
     turn.put(ClassicRecord::Generation { generation, time_ms, protocol, assigning_member });
     turn.note("generation", cause, None);
     turn.soft.pending_sync.clear();
+    turn.soft.unsynced_place = false;
     turn.soft.initial = None;
     begin_sync_phase(turn, timeout);
 }
@@ -114,7 +117,7 @@ fn begin_sync_phase(turn: &mut Turn, timeout: u64) {
 
 /// The sync phase has lasted as long as it may: whoever has not synced is out.
 pub fn sync_phase_timed_out(turn: &mut Turn) {
-    if !matches!(turn.phase(), Phase::Completing | Phase::Stable) || turn.soft.pending_sync.is_empty() {
+    if !matches!(turn.phase(), Phase::Completing | Phase::Stable) || turn.soft.all_synced() {
         return;
     }
     let late: Vec<MemberId> = turn.soft.pending_sync.iter().cloned().collect();
@@ -122,7 +125,7 @@ pub fn sync_phase_timed_out(turn: &mut Turn) {
         turn.note("expired", format!("{id} did not sync within the rebalance timeout"), Some(id));
         remove(turn, id, ClassicCode::UnknownMemberId);
     }
-    prepare(turn, format!("{} members did not sync", late.len()));
+    prepare(turn, format!("{} members did not sync", late.len() + usize::from(turn.soft.unsynced_place)));
 }
 
 /// A member, or an id that was told, was not heard of for its session.

@@ -20,8 +20,12 @@ pub struct Soft {
     pub pending: BTreeMap<MemberId, u64>,
     /// Members of this generation that have not synced yet.
     pub pending_sync: BTreeSet<MemberId>,
+    /// A static member was replaced before it had synced. Its place counts as missing whoever has it now: there is a rebalance when the time to sync is over (as in Kafka).
+    pub unsynced_place: bool,
     /// Set while the join phase is the first after the group was empty.
     pub initial: Option<Initial>,
+    /// A member joined during the delay of a first join phase: it is extended. What came too late to extend one is counted for the next (as in Kafka).
+    pub extend: bool,
 }
 /// The delay of a first join phase.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -29,8 +33,6 @@ pub struct Initial {
     pub delay_ms: u64,
     /// What is left to extend it by.
     pub remaining_ms: u64,
-    /// A member joined during this delay.
-    pub extend: bool,
 }
 
 /// What the leader's timers ask for. Each exists once per group (and member), so arming it again moves it.
@@ -106,6 +108,8 @@ impl Soft {
         let pending_sync = if c.phase == Phase::Completing { c.members.keys().cloned().collect() } else { BTreeSet::new() };
         Soft { pending_sync, ..Soft::default() }
     }
+    /// Whether nobody is waited for in the sync phase.
+    pub fn all_synced(&self) -> bool { self.pending_sync.is_empty() && !self.unsynced_place }
     /// Every request that is held.
     pub fn held(&self) -> impl Iterator<Item = Ticket> { self.joining.values().chain(self.syncing.values()).copied() }
     /// The timers of a leader that takes over, or begins anew after a lapse of its lease: all at full length.
@@ -118,7 +122,7 @@ impl Soft {
         out.extend(self.pending.iter().map(|(id, session)| (Due::Session { member: id.clone() }, *session)));
         match c.phase {
             Phase::Preparing => out.push((Due::Join, self.initial.map_or(c.rebalance_timeout_ms(), |i| i.delay_ms))),
-            Phase::Completing | Phase::Stable if !self.pending_sync.is_empty() => out.push((Due::Sync, c.rebalance_timeout_ms())),
+            Phase::Completing | Phase::Stable if !self.all_synced() => out.push((Due::Sync, c.rebalance_timeout_ms())),
             Phase::Empty | Phase::Completing | Phase::Stable => {}
         }
         out

@@ -52,7 +52,7 @@ fn assignment(c: &Classic, id: &MemberId) -> ClassicAnswer {
 
 fn synced(turn: &mut Turn, id: &MemberId) {
     turn.soft.pending_sync.remove(id);
-    if turn.soft.pending_sync.is_empty() {
+    if turn.soft.all_synced() {
         turn.cancel(Due::Sync);
     }
 }

@@ -5,7 +5,7 @@
 
 use super::{subscription::*, *};
 use crate::{
-    classic::{ClassicAnswer, ClassicCode, ClassicCommand, ClassicPart, ClassicRecord, Due, Effect, JoinedGeneration, Join, Leaver, join::member_id},
+    classic::{ClassicAnswer, ClassicCode, ClassicCommand, ClassicPart, ClassicRecord, Due, Effect, JoinedGeneration, Join, Leaver, Migration, join::member_id},
     embedded::{Assigned, Subscription},
 };
 
@@ -34,10 +34,13 @@ fn join(draft: &mut Draft, group: &GroupId, j: &Join) -> Result<Response, GroupE
     if !(limits.classic.session_timeout_min_ms..=limits.classic.session_timeout_max_ms).contains(&j.session_timeout_ms) {
         return refused(ClassicCode::InvalidSessionTimeout, named);
     }
+    if limits.classic.migration == Migration::Disabled {
+        return refused(ClassicCode::InconsistentGroupProtocol, None);
+    }
     if g.members.len() >= limits.members_max && !g.members.contains_key(&j.member) {
         return refused(ClassicCode::GroupMaxSizeReached, None);
     }
-    let Some((protocol, subscription)) = fits(g, limits.classic.migration.downgrades(), j) else { return refused(ClassicCode::InconsistentGroupProtocol, named) };
+    let Some((protocol, subscription)) = fits(g, j) else { return refused(ClassicCode::InconsistentGroupProtocol, None) };
     let id = if first { member_id(&j.client_id, j.random) } else { j.member.clone() };
     if first && j.instance_id.is_none() && j.version >= 4 {
         return refused(ClassicCode::MemberIdRequired, Some(&id));
@@ -86,11 +89,11 @@ fn joins_as_the_last(draft: &mut Draft, group: &GroupId, id: &MemberId, protocol
 }
 
 /// Its first strategy with what it says for it, if it fits: it is a consumer, and shares a strategy with all classic members, so that the group can be
-/// a classic one again. Where that is switched off, only a group that still has classic members takes another one.
-fn fits(g: &Group, downgrades: bool, j: &Join) -> Option<(String, Subscription)> {
+/// a classic one again. (Whether it may become one is asked when it would.)
+fn fits(g: &Group, j: &Join) -> Option<(String, Subscription)> {
     let classic: Vec<&ClassicPart> = g.members.values().filter_map(|m| m.classic.as_deref()).collect();
     let shared = |name: &String| classic.iter().all(|c| c.protocols.iter().any(|(n, _)| n == name));
-    if j.protocol_type != CONSUMER || (!downgrades && classic.is_empty()) || !j.protocols.iter().any(|(name, _)| shared(name)) {
+    if j.protocol_type != CONSUMER || !j.protocols.iter().any(|(name, _)| shared(name)) {
         return None;
     }
     let (name, bytes) = j.protocols.first()?;
@@ -102,8 +105,8 @@ fn admit(draft: &mut Draft, group: &GroupId, j: &Join, id: &MemberId) -> Result<
     let g = existing(draft, group)?;
     let holder = j.instance_id.as_ref().and_then(|i| g.instances.get(i));
     match (&j.instance_id, holder, j.member.as_str().is_empty()) {
-        (Some(_), None, false) => return refused(ClassicCode::UnknownMemberId, Some(id)),
-        (Some(_), Some(holder), false) if holder != id => return refused(ClassicCode::FencedInstanceId, Some(id)),
+        (Some(_), None, false) => return refused(ClassicCode::UnknownMemberId, None),
+        (Some(_), Some(holder), false) if holder != id => return refused(ClassicCode::FencedInstanceId, None),
         (Some(instance), Some(holder), true) => {
             let (old, m) = (holder.clone(), &g.members[holder]);
             if m.conforming() {
@@ -119,7 +122,7 @@ fn admit(draft: &mut Draft, group: &GroupId, j: &Join, id: &MemberId) -> Result<
         (None, ..) | (Some(_), ..) => {}
     }
     if let Some(m) = g.members.get(id) {
-        return if m.conforming() { refused(ClassicCode::UnknownMemberId, Some(id)) } else { Ok((Wish::of(m), false)) };
+        return if m.conforming() { refused(ClassicCode::UnknownMemberId, None) } else { Ok((Wish::of(m), false)) };
     }
     let joined = Joined {
         member: id.clone(), protocol: Protocol::Consumer, incarnation: Incarnation::default(), replaces: None, instance_id: j.instance_id.clone(), wish: Wish::default(),

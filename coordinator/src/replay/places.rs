@@ -46,6 +46,10 @@ pub(super) fn away(g: &mut Group, member: &MemberId) -> Result<(), Violation> {
         return Err(Violation::Broken { what: format!("{member} is no static member and was to keep its place") });
     }
     m.epoch = AWAY;
+    // KIP-1251: whoever comes back in its place may commit at any epoch that it was told for what it goes on with. Late commits of the id before are refused by the id.
+    for x in m.assigned.values_mut() {
+        x.epoch = 0;
+    }
     let (conforming, incarnation) = (m.conforming(), m.incarnation);
     for (p, _) in std::mem::take(&mut m.pending) {
         g.owners.remove(&p);

@@ -220,16 +220,19 @@ pub(super) fn settle(l: &mut Leading, out: &mut VecDeque<Action>, state: &State,
 }
 
 fn disarm(l: &mut Leading, id: &GroupId) {
-    let mine: Vec<Timer> = l.timers.of_group(id).filter(|t| matches!(t, Timer::Command(_, TimerCommand::Classic(_)))).cloned().collect();
+    let mine: Vec<Timer> = l.timers.of_group(id).filter(|t| matches!(t, Timer::Command(_, TimerCommand::Classic(_))) && !goes_on(t)).cloned().collect();
     mine.iter().for_each(|t| l.timers.cancel(t));
 }
+
+/// Who was called to join, or has joined and was to sync, is held to it: a conversion and another one back do not put it off (as in Kafka). A classic group takes no notice.
+fn goes_on(t: &Timer) -> bool { matches!(t, Timer::Command(_, TimerCommand::Classic(Due::JoinOf { .. } | Due::SyncOf { .. }))) }
 
 /// Follows a batch that was applied: a group that has become a classic one is taken up as found; one that is no longer asks whoever waits to join again.
 pub(super) fn follow(l: &mut Leading, out: &mut VecDeque<Action>, id: &GroupId, group: Option<&Group>, limits: &Limits, now: Now) {
     match group.and_then(|g| g.classic.as_deref()) {
         Some(c) if !l.classic.contains_key(id) => {
             // What ran for the members of a consumer group is over.
-            let before: Vec<Timer> = l.timers.of_group(id).cloned().collect();
+            let before: Vec<Timer> = l.timers.of_group(id).filter(|t| !goes_on(t)).cloned().collect();
             before.iter().for_each(|t| l.timers.cancel(t));
             arm_found(l, id, c, limits, now);
         }

@@ -23,7 +23,23 @@ impl World {
         if kept::at_an_upgrade(&self.meta, &mut batch.records) || kept::at_a_downgrade(before, &self.meta, &mut batch.records)? {
             self.rules.explained_by(kept::KEPT_AT_CONVERSION);
         }
+        if let Some(joiner) = kept::leaves_to_nobody(before, &self.meta, &mut batch.records)? {
+            self.rules.explained_by(kept::KEPT_AT_CONVERSION);
+            self.goes_on_as_it_is = Some(joiner);
+        }
         self.kind.follow(before, &batch.records)
+    }
+    /// Who joined at a conversion that left something to nobody is told its epoch, and what its place had.
+    pub(super) fn after_something_was_left_to_nobody(&mut self) {
+        let Some(id) = self.goes_on_as_it_is.take() else { return };
+        let Some(m) = self.group().and_then(|g| g.members.get(&id).cloned()) else { return };
+        if let Some((_, Ok(Response::Consumer(v)))) = self.answers.last_mut() {
+            let mut has = PartitionsById::new();
+            for (p, x) in m.assigned.iter() {
+                has.entry(x.topic_id).or_default().insert(p.partition);
+            }
+            (v.epoch, v.assignment) = (m.epoch, Some(has));
+        }
     }
     /// This world after a step, with nothing compared.
     pub fn tried(&self, i: usize, step: &Step) -> Result<World, String> {
@@ -43,6 +59,25 @@ impl World {
         self.drive();
         Ok(())
     }
+    /// The member of a step asks under an instance id that it has left behind itself: Kafka still takes it for its own. Gives what Kafka then answers; Baton must not know the id.
+    pub(super) fn asks_under_an_id_left_behind(&mut self, i: usize, step: &Step) -> Result<Option<&'static str>, String> {
+        let by_now = self.by_now();
+        if !self.instances.is_left_behind_by_itself(&by_now, step) {
+            return Ok(None);
+        }
+        let own = self.tried(i, step)?.take_answers();
+        if !matches!(own.last(), Some(Err(e)) if e.kafka().name == "UNKNOWN_MEMBER_ID") {
+            return Err(format!("a request under an id that its member has given up: Baton did {own:?}"));
+        }
+        self.rules.explained_by(slips::RENAMED_INSTANCE);
+        let names = vec![Record::Instance { member: self.names.id(step.text("m")), instance: step.text("inst").into() }];
+        let mut w = self.clone();
+        w.inject(names.clone())?;
+        match w.tried(i, step)?.take_answers().pop() {
+            Some(Err(e)) => Ok(Some(e.kafka().name)),
+            _ => self.inject(names).map(|()| None),
+        }
+    }
     /// What Kafka takes the group for, otherwise than it is, when it takes up a step: Baton's is tried on a copy, then made so.
     pub(super) fn as_kafka_sees_it(&mut self, i: usize, step: &Step) -> Result<(), String> {
         let by_now = self.by_now();
@@ -55,6 +90,7 @@ impl World {
         }
         if let Some(records) = slips::gives_up_its_place(self, i, step)? {
             self.rules.explained_by(slips::RENAMED_INSTANCE);
+            self.given_up = records.iter().flat_map(|r| if let Record::Removed { freed, .. } = r { freed.clone() } else { Vec::new() }).collect();
             self.inject(records)?;
         }
         if let Some(records) = kept::before_an_upgrade(self, i, step)? {
@@ -73,11 +109,33 @@ impl World {
         Ok(())
     }
 
+    /// Who took another's place had its own in Kafka's eyes until this step was written: what it was given of that waits until it asks again.
+    pub(super) fn after_a_place_was_given_up(&mut self, step: &Step) -> Result<(), String> {
+        let (given_up, id) = (std::mem::take(&mut self.given_up), self.names.id(step.text("m")));
+        let Some(m) = self.group().and_then(|g| g.members.get(&id).cloned()) else { return Ok(()) };
+        let waits: BTreeMap<&Partition, _> = m.assigned.iter().filter(|(p, _)| given_up.contains(*p)).collect();
+        if waits.is_empty() {
+            return Ok(());
+        }
+        if let Some((_, Ok(Response::Consumer(v)))) = self.answers.last_mut() {
+            let has = v.assignment.get_or_insert_default();
+            for (p, x) in &waits {
+                if let Some(ps) = has.get_mut(&x.topic_id) {
+                    ps.remove(&p.partition);
+                }
+            }
+            has.retain(|_, ps| !ps.is_empty());
+        }
+        self.inject(vec![slips::waits_for(&m, &id, waits.into_keys().cloned().collect())])
+    }
+
     /// What Kafka makes otherwise of a join at which Baton has computed no target.
     pub(super) fn after_a_join_without_target(&mut self, step: &Step, before: Option<&Group>) -> Result<(), String> {
         let (Some(before), Some(after), id) = (before, self.group(), self.names.id(step.text("m"))) else { return Ok(()) };
-        // Its empty group's target was behind, so it computes one, and the interval to the next runs from there.
-        if before.members.is_empty() && step.fields.contains_key("asg_det") && let Some(at) = self.computed_at {
+        // Its empty group's target was behind, so it computes one when its interval allows, and the interval to the next runs from there.
+        let k = self.rules.kafkas();
+        let was_behind = before.members.is_empty() || (k["epoch"] != k["aepoch"] && before.epoch == before.target_epoch);
+        if was_behind && step.fields.contains_key("asg_det") && let Some(at) = self.computed_at {
             self.stretched = true;
             self.stretch(self.now + self.interval_ms - at);
             self.rules.explained_by(super::super::rules::EMPTY_TARGET_EPOCH);
