@@ -98,6 +98,21 @@ fn a_static_place_is_one_process_at_a_time() {
     assert!(w.group().members.is_empty() && w.group().owners.is_empty() && w.group().instances.is_empty());
 }
 
+/// KIP-1251: whoever is back in a static place may commit what its earlier process worked on, at whatever epoch it was told.
+#[test]
+fn who_is_back_in_a_static_place_commits_at_any_epoch_for_what_it_goes_on_with() {
+    let mut w = World::new(&[("t", 1)]);
+    let mut a = Kafka::fixed("a", "i", &["t"]);
+    w.kjoin(&mut a);
+    w.ksettle(&mut [&mut a]);
+    assert_eq!(w.kcommit(&a, a.epoch - 1, 0, 5), Ok(Err(CommitRefusal::StaleMemberEpoch)), "it had nothing then");
+    w.consumer(ConsumerHeartbeat { epoch: -2, ..a.beat() }).expect("away");
+    let mut b = Kafka::fixed("b", "i", &["t"]);
+    w.kjoin(&mut b);
+    assert_eq!((b.has(), w.kcommit(&b, b.epoch - 1, 0, 6)), (vec![0], Ok(Ok(()))));
+    assert!(matches!(w.kcommit(&a, b.epoch - 1, 0, 7), Err(GroupError::UnknownMember { .. })), "not its earlier process");
+}
+
 /// A member that is in joins under the instance id of one that is away: it goes on in that place, and what it had in its own is free and soon somebody's.
 #[test]
 fn a_member_takes_the_place_of_one_that_is_away_and_gives_up_its_own() {

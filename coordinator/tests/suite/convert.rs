@@ -246,6 +246,9 @@ fn the_policy_decides_about_the_way_back_too() {
     let (mut w, a) = (world(|l| l.classic.migration = Migration::Disabled), client(1));
     consumer(&mut w, "m", 0, Some(&[]));
     assert_eq!(code(&mut w, a.join()), "INCONSISTENT_GROUP_PROTOCOL", "it could never be a classic group again");
+    let (mut w, a) = (world(|l| l.classic.migration = Migration::Upgrade), client(1));
+    consumer(&mut w, "m", 0, Some(&[]));
+    assert_eq!(code(&mut w, a.join()), "MEMBER_ID_REQUIRED", "only a policy that forbids both ways keeps it out (Kafka 4.3)");
 }
 
 #[test]
