@@ -274,8 +274,9 @@ impl World {
         };
         let g = self.replicas.newest().shard.group(&c.group)?;
         let generation = g.classic.as_ref().map(|x| x.generation);
-        let owner = g.owners.get(&offsets.first()?.partition).filter(|o| o.member != *member).map(|o| o.token);
-        Some(Standing { generation, owner })
+        let owned = g.owners.get(&offsets.first()?.partition);
+        let (owner, own) = (owned.filter(|o| o.member != *member).map(|o| o.token), owned.is_some_and(|o| o.member == *member));
+        Some(Standing { generation, owner, own })
     }
     /// The judge's look at an answer to a client, when it is let go.
     pub(super) fn client_release(&mut self, call: usize, result: &Result<Response, GroupError>) -> Verdict {
@@ -301,7 +302,9 @@ impl World {
         for (o, _) in offsets.iter().zip(results).filter(|(_, (_, r))| r.is_ok()) {
             let place = (c.group.clone(), o.partition.clone());
             if let (Some(at), Some(now)) = (&c.standing, self.standing(call)) {
-                if fresh && at.generation.is_some_and(|g| said >= 0 && g > said) {
+                // Whoever has taken a static place by the consumer protocol and not been told an epoch yet may commit for what it has by then (KIP-1251).
+                let back = said == 0 && now.own && now.generation.is_none();
+                if fresh && !back && at.generation.is_some_and(|g| said >= 0 && g > said) {
                     return broken("fencing", format!("{place:?}: a commit of {member} in generation {said} is accepted, the group was in {:?} when it came", at.generation));
                 }
                 if at.owner.is_some() && at.owner == now.owner {
@@ -435,8 +438,8 @@ impl World {
     }
 }
 
-/// What was the case when a commit arrived.
+/// What was the case when a commit arrived: the generation of a classic group, the token of another owner of the partition, and whether it is the member's own.
 #[derive(Clone, Debug)]
-pub struct Standing { generation: Option<i32>, owner: Option<FencingToken> }
+pub struct Standing { generation: Option<i32>, owner: Option<FencingToken>, own: bool }
 
 fn position(partition: Partition, token: u64, offset: i64) -> CommitOffset { CommitOffset { partition, token: FencingToken(token), offset, metadata: String::new(), leader_epoch: None } }
