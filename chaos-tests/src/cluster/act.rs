@@ -71,6 +71,14 @@ pub enum Act {
     HeldAnswer { shard: u64, ms: Ms },
     /// A node whose disk is slow loses its power as soon as it has written a checkpoint.
     AheadOfDisk { node: u64, down: Ms },
+    /// The leader of the metadata is cut off, others lead and change topics and settings; all the while it is asked for them.
+    DeposedMeta { ms: Ms },
+    /// A node forwards a change of topics, and the link dies before it hears the answer; another change follows before the link is well again.
+    LostChange,
+    /// A group is deleted for good; a node writes a checkpoint after that, loses its power and starts from it.
+    Forgotten { node: u64, all: bool, down: Ms },
+    /// A member is cut off, another process takes its id and dies; the first, which was replaced, is the member from then on.
+    Outlived { member: u64, ms: Ms },
     /// A node is stopped as an operator stops it: its leaderships are given away, then it ends in order.
     Stop { node: u64, down: Ms },
     /// Two processes are started under one instance id.
@@ -108,7 +116,8 @@ pub const INSTALL: [&str; 5] = ["installation announced", "snapshot file written
 /// Those that every node passes again and again.
 pub const OFTEN: [&str; 6] = ["records durable, nobody told", "entry about to be applied", "entry applied, nobody told", "checkpoint about to be written", "checkpoint written", "answer about to leave"];
 /// Everything that must happen in a batch of stories: a fault that never fires proves nothing.
-pub const KINDS: [&str; 75] = [
+pub const KINDS: [&str; 79] = [
+    "deposed leader of metadata asked", "forwarded change of topics without an answer", "checkpoint after a group was deleted for good", "replaced process lives on",
     "leader stands still with an answer", "power lost after a checkpoint on a slow disk",
     "leader dies before its followers have applied", "forwarded request without an answer", "node stopped in order",
     "answer late", "answer behind later ones", "member cut off at the bound of clocks", "poison record", "poisoned group repaired", "offsets reset under live members", "static member restarted", "two processes under one instance id",
@@ -132,6 +141,9 @@ impl Act {
             Act::Poison { .. } => 9_000,
             Act::LaggingHeir { .. } => 7_000,
             Act::Stop { .. } => 8_000,
+            Act::DeposedMeta { ms } => ms + 4_000,
+            Act::Forgotten { down, .. } => down + 12_000,
+            Act::Outlived { ms, .. } => ms + 16_000,
             Act::HeldAnswer { ms, .. } => ms + 4_000,
             Act::AheadOfDisk { .. } => 10_000,
             Act::ResetOffsets { .. } => 8_000,
@@ -151,7 +163,7 @@ impl Act {
     pub fn must_end(&self) -> bool {
         matches!(self, Act::FlipBit { .. } | Act::EmptyDisk { .. } | Act::OldCopy { .. } | Act::OldVersion { .. } | Act::ForgetVote { .. } | Act::DeleteTopic { .. } | Act::DeleteGroup { .. }
             | Act::StopClock { .. } | Act::FailSync { .. } | Act::ChangeSession { .. } | Act::Trap { .. } | Act::CrashInstall { .. } | Act::JoinStorm { .. } | Act::FlapMember { .. } | Act::GrowTopic { .. }
-            | Act::LaggingHeir { .. } | Act::LostReply | Act::RollingRestart { .. } | Act::Stop { .. } | Act::HeldAnswer { .. } | Act::AheadOfDisk { .. } | Act::LateAnswers { .. } | Act::Poison { .. } | Act::ResetOffsets { .. } | Act::StaticRestart { .. } | Act::TwoInstances { .. })
+            | Act::LaggingHeir { .. } | Act::LostReply | Act::DeposedMeta { .. } | Act::LostChange | Act::Forgotten { .. } | Act::Outlived { .. } | Act::RollingRestart { .. } | Act::Stop { .. } | Act::HeldAnswer { .. } | Act::AheadOfDisk { .. } | Act::LateAnswers { .. } | Act::Poison { .. } | Act::ResetOffsets { .. } | Act::StaticRestart { .. } | Act::TwoInstances { .. })
     }
     /// The name under which it is counted.
     pub fn kind(&self) -> &'static str {
@@ -200,6 +212,10 @@ impl Act {
             Act::HeldAnswer { .. } => "leader stands still with an answer",
             Act::AheadOfDisk { .. } => "power lost after a checkpoint on a slow disk",
             Act::Stop { .. } => "node stopped in order",
+            Act::DeposedMeta { .. } => "deposed leader of metadata asked",
+            Act::LostChange => "forwarded change of topics without an answer",
+            Act::Forgotten { .. } => "checkpoint after a group was deleted for good",
+            Act::Outlived { .. } => "replaced process lives on",
             Act::TwoInstances { .. } => "two processes under one instance id",
             Act::Join { .. } => "member joins",
             Act::JoinStorm { .. } => "join storm",

@@ -4,7 +4,7 @@ use super::{
     DRIFT_PPM,
     act::Act,
     disks,
-    heirs,
+    heirs, metadata,
     plan::Ms,
     play::{living, pause, shard},
     users::{self, Topics},
@@ -113,6 +113,9 @@ pub async fn carry_out(world: &Arc<World>, topics: &Topics, act: Act) {
         },
         Act::LaggingHeir { shard: s, ms } => heirs::lagging(world, shard(world, *s), *ms).await,
         Act::LostReply => heirs::lost_reply(world).await,
+        Act::DeposedMeta { ms } => metadata::deposed(world, *ms).await,
+        Act::LostChange => metadata::lost_change(world).await,
+        Act::Forgotten { node, all, down } => forgotten(world, *node, *all, *down).await,
         Act::HeldAnswer { shard: s, ms } => held_answer(world, shard(world, *s), *ms).await,
         Act::AheadOfDisk { node, down } => ahead_of_disk(world, *node, *down).await,
         Act::Stop { node, down } => heirs::stop(world, *node, *down).await,
@@ -299,6 +302,28 @@ async fn ahead_of_disk(world: &Arc<World>, node: u64, down: Ms) -> bool {
     let died = !world.is_up(node);
     pause(down + 3_000).await;
     died && world.care(node, |c| c.lives) > lives
+}
+
+/// A group that was in a checkpoint is deleted and nobody makes it again. A node that starts from the next checkpoint must not have it any more: what is gone from memory has to go from the disk.
+async fn forgotten(world: &Arc<World>, node: u64, all: bool, down: Ms) -> bool {
+    let Some(s) = heirs::make_group(world).await else { return false };
+    // Every node writes a checkpoint meanwhile.
+    pause(3_000).await;
+    if !world.is_up(node) || !world.is_free(node) || !heirs::delete_group(world).await { return false; }
+    let lives = world.care(node, |c| c.lives);
+    set_spring(world, node, "checkpoint written", Some(s + 1), 0, Spring { after_send: true, down, ..Spring::default() });
+    let end = world.now() + 5_000;
+    while world.now() < end && world.is_up(node) { pause(20).await; }
+    faults::set_trap(world.host(node), None);
+    let died = !world.is_up(node);
+    // All of them start from theirs: nobody is left who could say how it was.
+    if all {
+        pause(2_500).await;
+        bounce(world, &NODES.collect::<Vec<_>>(), 50, true).await;
+    }
+    pause(down + 3_000).await;
+    let asked = heirs::look_for_group(world).await;
+    died && asked && world.care(node, |c| c.lives) > lives
 }
 
 async fn crash_install(world: &Arc<World>, node: u64, point: &'static str, ms: Ms, down: Ms) -> bool {

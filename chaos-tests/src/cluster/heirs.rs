@@ -4,6 +4,7 @@ use super::{
     members::topic,
     plan::Ms,
     play::{as_admin, pause},
+    users::delete,
     world::{NODES, World, http},
 };
 use baton_client::{Admin, tap};
@@ -16,6 +17,9 @@ use std::sync::Arc;
 
 /// A group without members: only administrators write its offsets.
 const RESETS: &str = "resets";
+
+/// A group that is made to be deleted, without members.
+const PASSING: &str = "passing";
 
 /// The followers have a leader's newest entries and have not applied them yet. It acknowledges commits, and dies; the next one is asked by everybody for what was
 /// acknowledged, and must not answer before it has caught up (`safety.md` 19).
@@ -53,14 +57,15 @@ pub async fn ask_one(world: Arc<World>, node: u64, until: Ms) {
     }
 }
 
-async fn get(world: &World, node: u64, path: String) -> Option<(u16, Value)> { as_admin(world, async move { Admin::new([http(node)]).expect("an address with a port").get(&path).await }).await?.ok() }
+pub async fn get(world: &World, node: u64, path: String) -> Option<(u16, Value)> { as_admin(world, async move { Admin::new([http(node)]).expect("an address with a port").get(&path).await }).await?.ok() }
 fn path() -> String { format!("/v1/groups/{RESETS}/offsets") }
 fn to(offset: i64) -> Value { json!({"offsets": [{"topic": topic(0), "partition": 0, "offset": offset}]}) }
 async fn set(world: &World, node: u64, offset: i64) -> bool {
     let done = as_admin(world, async move { Admin::new([http(node)]).expect("an address with a port").put(&path(), &to(offset)).await }).await;
     matches!(done, Some(Ok((status, _))) if status < 300)
 }
-async fn offset(world: &World, node: u64) -> Option<i64> { get(world, node, path()).await?.1["offsets"][0]["offset"].as_i64() }
+async fn offset(world: &World, node: u64) -> Option<i64> { offset_of(world, node, RESETS).await?.1["offsets"][0]["offset"].as_i64() }
+async fn offset_of(world: &World, node: u64, group: &str) -> Option<(u16, Value)> { get(world, node, format!("/v1/groups/{group}/offsets?topic={}&partition=0", topic(0))).await }
 
 /// A node forwards a request and never hears the answer: it must not send it again, for by then something else may have been asked and done (`safety.md` 5).
 pub async fn lost_reply(world: &Arc<World>) -> bool {
@@ -91,6 +96,26 @@ pub async fn lost_reply(world: &Arc<World>) -> bool {
     let found = offset(world, leader).await;
     world.event(format!("node {forwards} has forwarded a reset to {first} without an answer; {} followed, now there is {found:?}", first + 5_000));
     then && found.is_some()
+}
+
+/// Makes the group that is to be deleted for good, and says in which shard it is.
+pub async fn make_group(world: &Arc<World>) -> Option<u16> {
+    let made = as_admin(world, async move { Admin::new(NODES.map(http)).expect("three addresses with ports").put(&format!("/v1/groups/{PASSING}/offsets"), &to(5)).await }).await;
+    matches!(made, Some(Ok((status, _))) if status < 300).then(|| shard_of(&GroupId::from(PASSING), world.plan.shards))
+}
+pub async fn delete_group(world: &Arc<World>) -> bool {
+    let done = delete(world, format!("/v1/groups/{PASSING}")).await;
+    world.event(format!("{PASSING} is deleted for good: {done:?}"));
+    done.is_some_and(|s| s < 300)
+}
+/// Asks every node for it.
+pub async fn look_for_group(world: &Arc<World>) -> bool {
+    let mut answers = 0;
+    for n in NODES {
+        answers += u64::from(get(world, n, format!("/v1/groups/{PASSING}")).await.is_some());
+        answers += u64::from(offset_of(world, n, PASSING).await.is_some());
+    }
+    answers > 0
 }
 
 /// A node is stopped as an operator does it. What it had acknowledged is there when it comes back, and nobody waits for it meanwhile.

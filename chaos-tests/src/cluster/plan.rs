@@ -61,6 +61,9 @@ const AIMED: [u64; 28] = [2, 6, 9, 17, 21, 34, 35, 36, 36, 37, 37, 38, 39, 39, 4
 const LATER: [u64; 10] = [50, 50, 51, 51, 52, 53, 53, 54, 54, 46];
 /// So many aimed stories of a hundred take one of them.
 const LATER_PCT: u64 = 25;
+/// Those that came last: so many stories of a hundred that would be a random mix are aimed at one of them instead.
+const LAST: [u64; 4] = [55, 56, 57, 58];
+const LAST_PCT: u64 = 22;
 /// More rarely drawn in a random mix: they take a node away for long.
 const HEAVY: [u64; 5] = [2, 34, 37, 39, 43];
 
@@ -80,7 +83,15 @@ impl Plan {
             zombie_pct: rate(&mut r, 40, 60), readers: r.below(3), quiet_ms: 0, at_bound: false, aimed: r.pct(45), acts: Vec::new(), calm_at: BEGIN + r.range(12_000, 28_000),
         };
         if plan.copies.1 == 120_000 && plan.copies.0 > 0 && r.pct(25) { plan.quiet_ms = 100_000; }
-        if plan.aimed { plan.aim(&mut r) } else { plan.mix(&mut r) }
+        let mut last = Rng(r.0 ^ 0x1a57);
+        if !plan.aimed && last.pct(LAST_PCT) {
+            plan.aimed = true;
+            plan.aim_at(*last.pick(&LAST).unwrap_or(&LAST[0]), &mut r);
+        } else if plan.aimed {
+            plan.aim(&mut r);
+        } else {
+            plan.mix(&mut r);
+        }
         plan
     }
 
@@ -100,11 +111,16 @@ impl Plan {
     fn aim(&mut self, r: &mut Rng) {
         let (kind, mut later) = (*r.pick(&AIMED).unwrap_or(&AIMED[0]), Rng(r.0 ^ 0x1a7e));
         let kind = if later.pct(LATER_PCT) { *later.pick(&LATER).unwrap_or(&kind) } else { kind };
+        self.aim_at(kind, r);
+    }
+    fn aim_at(&mut self, kind: u64, r: &mut Rng) {
         // Only those who missed more than the log keeps are given a snapshot.
         if kind == 43 { (self.snapshot_every, self.commit_pct) = (r.range(15, 40), 40); }
         // Few members with many partitions: somebody has to give one to whoever joins.
         if kind == 44 { (self.members, self.partitions, self.long_poll_ms, self.session_ms) = (2, 7, 0, 6_000); }
         if kind == 54 { self.commit_pct = 40; }
+        // Whoever comes back has something to do, and is seen to do it.
+        if kind == 58 { (self.members, self.partitions, self.commit_pct) = (2, 7, 40); }
         // The answer before the cut was on its way for as long as a member waits.
         if kind == 45 { (self.at_bound, self.long_poll_ms, self.session_ms) = (true, 700, 6_000); }
         // Something is acknowledged all the time, and everybody asks for it.
@@ -183,6 +199,10 @@ impl Plan {
             52 => Act::Stop { node, down },
             53 => Act::HeldAnswer { shard: any, ms: r.range(1_500, 3_500) },
             54 => Act::AheadOfDisk { node, down: down / 4 },
+            55 => Act::DeposedMeta { ms: r.range(2_000, 6_000) },
+            56 => Act::LostChange,
+            57 => Act::Forgotten { node, all: r.pct(30), down: down / 4 },
+            58 => Act::Outlived { member: any, ms: r.range(600, 4_000) },
             49 => Act::TwoInstances { group: any, ms: r.range(1_000, self.session_ms * 2) },
             39 => Act::OldVersion { node: if r.pct(60) { 0 } else { node }, ms: r.range(2_000, 6_000) },
             _ => match r.below(4) {

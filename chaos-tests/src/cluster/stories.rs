@@ -62,6 +62,22 @@ pub async fn carry_out(world: &Arc<World>, act: &Act) -> bool {
             members::start_instance(world, g, &instance, how == 2);
             true
         }
+        Act::Outlived { member, ms } => match victim(world, member) {
+            Some((first, host)) => {
+                NetSim::current().clog_node(host);
+                let Some(second) = members::twin(world, &first) else { return false };
+                // Let in as soon as the first one's session has ended.
+                let end = world.now() + 2 * world.plan.session_ms + 2_000;
+                let took = || world.seen().processes.get(&second).is_some_and(|p| !p.held.is_empty());
+                while world.now() < end && !took() { pause(50).await; }
+                let took = took();
+                NetSim::current().unclog_node(host);
+                pause(ms).await;
+                members::kill(world, &second);
+                took && lives(world, &first)
+            }
+            None => false,
+        },
         Act::TwoInstances { group: g, ms } => {
             let (g, instance) = (g % world.plan.groups, format!("i{}", world.seen().processes.len()));
             let both = [members::start_instance(world, g, &instance, false), members::start_instance(world, g, &instance, false)];

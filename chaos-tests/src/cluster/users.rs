@@ -132,7 +132,7 @@ pub async fn carry_out(world: &Arc<World>, topics: &Topics, act: &Act) -> bool {
             }
             None => false,
         },
-        Act::LateAnswers { .. } | Act::CutAtBound { .. } | Act::ResetOffsets { .. } | Act::StaticRestart { .. } | Act::TwoInstances { .. } | Act::Poison { .. } => stories::carry_out(world, act).await,
+        Act::LateAnswers { .. } | Act::CutAtBound { .. } | Act::ResetOffsets { .. } | Act::StaticRestart { .. } | Act::TwoInstances { .. } | Act::Outlived { .. } | Act::Poison { .. } => stories::carry_out(world, act).await,
         Act::Session { group: g, ms } => { session(world, g % world.plan.groups, ms).await; true }
         _ => false,
     }
