@@ -88,21 +88,21 @@ impl Http {
         let end = crate::clock::now().saturating_add(limit.as_nanos() as u64);
         let turn = self.aim().turn;
         let mut left: Vec<String> = (0..self.nodes.len()).rev().map(|i| self.nodes[(turn + i) % self.nodes.len()].clone()).collect();
-        let (mut asked, mut silent) = (FuturesUnordered::new(), BTreeSet::new());
+        let (mut answers, mut asked) = (FuturesUnordered::new(), BTreeSet::new());
         let mut next = Some(self.target());
         let (mut alive, mut last) = (None, Err(Error::Unreachable("no node was asked".into())));
         loop {
-            if let Some(addr) = next.take().filter(|a| !silent.contains(a)).or_else(|| left.pop()) {
+            if let Some(addr) = next.take().filter(|a| !asked.contains(a)).or_else(|| left.pop()) {
                 left.retain(|n| *n != addr);
-                silent.insert(addr.clone());
+                asked.insert(addr.clone());
                 let (method, body, rest) = (method.clone(), body.clone(), Duration::from_nanos(end.saturating_sub(crate::clock::now())));
-                asked.push(async move {
+                answers.push(async move {
                     let result = self.send(&addr, method, path, body, rest).await;
                     (addr, result)
                 });
             }
             let result = select! { biased;
-                answer = asked.next() => answer,
+                answer = answers.next() => answer,
                 _ = tokio::time::sleep(limit / 4), if !left.is_empty() => continue,
             };
             match result {

@@ -68,8 +68,7 @@ impl Inner {
     async fn still_leased(&self, no: u16, term: Term, checked: Millis) -> bool {
         let raft = &self.config.raft;
         let lasts = drift_bounded(raft.election_max_ms).saturating_sub(raft.lease_age_ms);
-        // Both readings are cut to whole ms: at the last one the time may be over.
-        if self.now() < checked + lasts || seeded::on(84) {
+        if within(self.now(), checked, lasts) || seeded::on(84) {
             return true;
         }
         let Some(group) = self.group(no) else { return false };
@@ -124,5 +123,31 @@ pub fn applied_offsets(bug: u8, slot: &ShardSlot, request: &Request) -> Option<R
     Some(Response::Offsets(found.map(view).into_iter().collect()))
 }
 
+/// Whether less than `lasts` ms have surely passed. Both readings are cut to whole ms: at the last one the time may be over.
+fn within(now: Millis, checked: Millis, lasts: Millis) -> bool { now < checked + lasts }
+
 /// What is left of a promised time when the leader's clock is slow and the voters' clocks are fast by the bound of 5 % (`safety.md` 10).
 fn drift_bounded(promised_ms: u64) -> u64 { promised_ms * 95 / 105 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Found by reading: with `<=` an answer could leave up to 1 ms after its check had aged out.
+    #[test]
+    fn a_check_is_never_used_for_longer_than_it_lasts() {
+        const LASTS: u64 = 3;
+        let (mut longest, cut) = (0, |us: u64| us / 1_000);
+        for checked in (0..1_000).step_by(50) {
+            for now in (checked..checked + 8_000).step_by(50) {
+                let passed = now - checked;
+                if within(cut(now), cut(checked), LASTS) {
+                    assert!(passed < LASTS * 1_000, "checked at {checked} us, used at {now}");
+                    longest = longest.max(passed);
+                }
+            }
+        }
+        assert!(longest > (LASTS - 1) * 1_000, "it is used for nearly as long");
+        assert_eq!([drift_bounded(600), drift_bounded(0)], [542, 0]);
+    }
+}
