@@ -4,10 +4,10 @@ use super::{
     members::topic,
     plan::Ms,
     play::{as_admin, pause},
-    users::delete,
+    users::{admin, admin_of, delete, was_done},
     world::{NODES, World, http},
 };
-use baton_client::{Admin, tap};
+use baton_client::tap;
 use baton_coordinator::{ids::GroupId, shard::shard_of};
 use baton_raft::faults;
 use baton_storage::Crash;
@@ -57,12 +57,12 @@ pub async fn ask_one(world: Arc<World>, node: u64, until: Ms) {
     }
 }
 
-pub async fn get(world: &World, node: u64, path: String) -> Option<(u16, Value)> { as_admin(world, async move { Admin::new([http(node)]).expect("an address with a port").get(&path).await }).await?.ok() }
+pub async fn get(world: &World, node: u64, path: String) -> Option<(u16, Value)> { as_admin(world, async move { admin_of(node).get(&path).await }).await?.ok() }
 fn path() -> String { format!("/v1/groups/{RESETS}/offsets") }
 fn to(offset: i64) -> Value { json!({"offsets": [{"topic": topic(0), "partition": 0, "offset": offset}]}) }
 async fn set(world: &World, node: u64, offset: i64) -> bool {
-    let done = as_admin(world, async move { Admin::new([http(node)]).expect("an address with a port").put(&path(), &to(offset)).await }).await;
-    matches!(done, Some(Ok((status, _))) if status < 300)
+    let done = as_admin(world, async move { admin_of(node).put(&path(), &to(offset)).await }).await;
+    was_done(done)
 }
 async fn offset(world: &World, node: u64) -> Option<i64> { offset_of(world, node, RESETS).await?.1["offsets"][0]["offset"].as_i64() }
 async fn offset_of(world: &World, node: u64, group: &str) -> Option<(u16, Value)> { get(world, node, format!("/v1/groups/{group}/offsets?topic={}&partition=0", topic(0))).await }
@@ -100,8 +100,8 @@ pub async fn lost_reply(world: &Arc<World>) -> bool {
 
 /// Makes the group that is to be deleted for good, and says in which shard it is.
 pub async fn make_group(world: &Arc<World>) -> Option<u16> {
-    let made = as_admin(world, async move { Admin::new(NODES.map(http)).expect("three addresses with ports").put(&format!("/v1/groups/{PASSING}/offsets"), &to(5)).await }).await;
-    matches!(made, Some(Ok((status, _))) if status < 300).then(|| shard_of(&GroupId::from(PASSING), world.plan.shards))
+    let made = as_admin(world, async move { admin().put(&format!("/v1/groups/{PASSING}/offsets"), &to(5)).await }).await;
+    was_done(made).then(|| shard_of(&GroupId::from(PASSING), world.plan.shards))
 }
 pub async fn delete_group(world: &Arc<World>) -> bool {
     let done = delete(world, format!("/v1/groups/{PASSING}")).await;

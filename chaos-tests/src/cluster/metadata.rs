@@ -4,9 +4,10 @@ use super::{
     heirs::get,
     plan::Ms,
     play::{as_admin, pause},
+    users::{admin_of, was_done},
     world::{NODES, World, http},
 };
-use baton_client::{Admin, tap};
+use baton_client::tap;
 use madsim::rand::{Rng, thread_rng};
 use serde_json::json;
 use std::sync::Arc;
@@ -23,19 +24,19 @@ fn leader(world: &World) -> Option<u64> {
 fn all_up(world: &World) -> bool { NODES.into_iter().all(|n| world.is_up(n) && world.is_free(n)) }
 async fn put(world: &World, node: u64, topic: &str, partitions: i32) -> bool {
     let path = path(topic);
-    let done = as_admin(world, async move { Admin::new([http(node)]).expect("an address with a port").put(&path, &json!({"partitions": partitions})).await }).await;
-    matches!(done, Some(Ok((status, _))) if status < 300)
+    let done = as_admin(world, async move { admin_of(node).put(&path, &json!({"partitions": partitions})).await }).await;
+    was_done(done)
 }
 async fn delete(world: &World, node: u64, topic: &str) -> bool {
     let path = path(topic);
-    let done = as_admin(world, async move { Admin::new([http(node)]).expect("an address with a port").delete(&path).await }).await;
-    matches!(done, Some(Ok((status, _))) if status < 300)
+    let done = as_admin(world, async move { admin_of(node).delete(&path).await }).await;
+    was_done(done)
 }
 async fn session(world: &World, node: u64, group: &str, ms: Ms) -> bool {
     let path = config(group);
     let body = json!({"consumer.session.timeout.ms": ms, "consumer.heartbeat.interval.ms": 500});
-    let done = as_admin(world, async move { Admin::new([http(node)]).expect("an address with a port").patch(&path, &body).await }).await;
-    matches!(done, Some(Ok((status, _))) if status < 300)
+    let done = as_admin(world, async move { admin_of(node).patch(&path, &body).await }).await;
+    was_done(done)
 }
 fn path(topic: &str) -> String { format!("/v1/topics/{topic}") }
 fn config(group: &str) -> String { format!("/v1/groups/{group}/config") }

@@ -6,10 +6,10 @@ use super::{
     order::Clerk,
     plan::{Ms, Plan},
     timers::Gone,
-    users::{self, Topics, declare, session},
-    world::{NODES, Seen, World, http, judge_answers},
+    users::{self, Topics, admin, declare, session},
+    world::{NODES, Seen, World, judge_answers},
 };
-use baton_client::{Admin, tap};
+use baton_client::tap;
 use baton_coordinator::{ids::{GroupId, MemberId, TopicName}, shard::shard_of};
 use baton_core_sim::timeline::Span;
 use baton_invariants::{Verdict, belief, broken};
@@ -51,7 +51,6 @@ pub async fn story(plan: Plan, seen: Arc<Mutex<Seen>>) {
 
 pub async fn pause(ms: Ms) { sleep(Duration::from_millis(ms)).await }
 async fn wait_until(world: &World, at: Ms) { pause(at.saturating_sub(world.now())).await }
-fn admin() -> Admin { Admin::new(NODES.map(http)).expect("three addresses with ports") }
 /// Runs on the administrator's computer.
 pub async fn as_admin<T: Send + 'static>(world: &World, work: impl Future<Output = T> + Send + 'static) -> Option<T> {
     world.sim.get_node(world.admin)?.spawn(work).await.ok()

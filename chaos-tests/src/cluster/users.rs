@@ -8,11 +8,11 @@ use super::{
     stories,
     world::{NODES, World, http},
 };
-use baton_client::{Admin, tap::{self, Fate}};
+use baton_client::{Admin, Error, tap::{self, Fate}};
 use baton_coordinator::{ids::{GroupId, TopicName}, shard::shard_of};
 use baton_raft::faults;
 use madsim::{net::NetSim, rand::{Rng, thread_rng}, task::NodeId};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, atomic::Ordering::SeqCst},
@@ -23,6 +23,10 @@ use std::{
 pub type Topics = Arc<Mutex<BTreeMap<TopicName, i32>>>;
 fn set_topic(topics: &Topics, name: &str, partitions: i32) { topics.lock().expect("no holder panics").insert(TopicName::from(name), partitions); }
 pub fn admin() -> Admin { Admin::new(NODES.map(http)).expect("three addresses with ports") }
+/// Asks that node and no other.
+pub fn admin_of(node: u64) -> Admin { Admin::new([http(node)]).expect("an address with a port") }
+/// Whether an administrator heard that what was asked for is done.
+pub fn was_done(answer: Option<Result<(u16, Value), Error>>) -> bool { matches!(answer, Some(Ok((status, _))) if status < 300) }
 pub fn shard_of_group(world: &World, g: u64) -> u16 { shard_of(&GroupId::from(group(g).as_str()), world.plan.shards) }
 
 pub fn victim(world: &World, n: u64) -> Option<(String, NodeId)> {
@@ -199,7 +203,7 @@ pub async fn reader(world: Arc<World>) {
         let one = thread_rng().gen_bool(0.5).then(|| thread_rng().gen_range(NODES));
         let asked = as_admin(&world, async move {
             match one {
-                Some(n) => Admin::new([http(n)]).expect("an address with a port").get(&path).await,
+                Some(n) => admin_of(n).get(&path).await,
                 None => admin().get(&path).await,
             }
         });

@@ -2,15 +2,13 @@
 use baton_coordinator::{command::*, shard::*};
 use crate::common::*;
 
-fn ask_of(w: &mut World, ticket: u64, group: &str, h: Heartbeat) { w.shard.handle(Ticket(ticket), Request { group: group.into(), command: Command::Heartbeat(h), budget_ms: None, min_meta_revision: 0 }, w.now) }
-
 /// Batches of one drain draw from one counter, in any order of groups: neither quarantines the other.
 #[test]
 fn two_groups_in_one_drain_do_not_quarantine_each_other() {
     let mut w = World::new(&[("t", 4)]);
-    ask_of(&mut w, 901, "zeta", Model::new("a", &["t"]).join_request());
-    ask_of(&mut w, 902, "alpha", Model::new("b", &["t"]).join_request());
-    ask_of(&mut w, 903, "zeta", Model::new("c", &["t"]).join_request());
+    w.queue(901, "zeta", Command::Heartbeat(Model::new("a", &["t"]).join_request()));
+    w.queue(902, "alpha", Command::Heartbeat(Model::new("b", &["t"]).join_request()));
+    w.queue(903, "zeta", Command::Heartbeat(Model::new("c", &["t"]).join_request()));
     w.run();
     for t in [901, 902, 903] {
         assert!(matches!(w.answer(Ticket(t)), Some(Ok(Response::Heartbeat(_)))));
@@ -26,8 +24,8 @@ fn a_heartbeat_in_the_drain_of_a_batch_rearms_its_session() {
     let mut a = Model::new("a", &["t"]);
     w.join(&mut a);
     w.pass(10_000);
-    ask_of(&mut w, 901, "g", Model::new("b", &[]).join_request());
-    ask_of(&mut w, 902, "g", a.steady_request());
+    w.queue(901, "g", Command::Heartbeat(Model::new("b", &[]).join_request()));
+    w.queue(902, "g", Command::Heartbeat(a.steady_request()));
     w.run();
     w.pass(14_900);
     assert!(w.group().members.contains_key(&a.id), "15 s since its last heartbeat have not passed");
@@ -57,7 +55,7 @@ fn a_heartbeat_from_before_a_lapse_does_not_undo_the_rearming() {
     let mut a = Model::new("a", &["t"]);
     w.join(&mut a);
     w.pass(5_000);
-    ask_of(&mut w, 901, "g", a.steady_request());
+    w.queue(901, "g", Command::Heartbeat(a.steady_request()));
     w.now.mono_ms += 8_000;
     w.shard.lead(1, 1, w.now);
     w.run();
@@ -91,10 +89,10 @@ fn commands_of_one_drain_build_on_each_other() {
     w.pass(200);
     let mut unknown = Model::new("b", &["t"]).join_request();
     (unknown.subscribed_topics, unknown.subscribed_regex) = (Some(Default::default()), Some("(".into()));
-    ask_of(&mut w, 901, "g", Model::new("c", &["t"]).join_request());
-    ask_of(&mut w, 902, "g", unknown);
-    ask_of(&mut w, 903, "g", Model::new("d", &["t"]).join_request());
-    ask_of(&mut w, 904, "g", a.steady_request());
+    w.queue(901, "g", Command::Heartbeat(Model::new("c", &["t"]).join_request()));
+    w.queue(902, "g", Command::Heartbeat(unknown));
+    w.queue(903, "g", Command::Heartbeat(Model::new("d", &["t"]).join_request()));
+    w.queue(904, "g", Command::Heartbeat(a.steady_request()));
     w.run();
     assert!(matches!(w.answer(Ticket(902)), Some(Err(GroupError::InvalidRegex { .. }))), "refused after it had written: nothing of it stays");
     for t in [901, 903, 904] {
@@ -114,10 +112,10 @@ fn a_poisoned_command_is_refused_alone() {
     for bug in [60, 61] {
         let mut w = World::new(&[("t", 6)]);
         seeded::set(bug);
-        ask_of(&mut w, 901, "g", Model::new("a", &["t"]).join_request());
-        ask_of(&mut w, 902, "g", Model::new("poison", &["t"]).join_request());
-        ask_of(&mut w, 903, "g", Model::new("b", &["t"]).join_request());
-        ask_of(&mut w, 904, "other", Model::new("c", &["t"]).join_request());
+        w.queue(901, "g", Command::Heartbeat(Model::new("a", &["t"]).join_request()));
+        w.queue(902, "g", Command::Heartbeat(Model::new("poison", &["t"]).join_request()));
+        w.queue(903, "g", Command::Heartbeat(Model::new("b", &["t"]).join_request()));
+        w.queue(904, "other", Command::Heartbeat(Model::new("c", &["t"]).join_request()));
         w.run();
         let refused = |w: &mut World, t| matches!(w.answer(Ticket(t)), Some(Err(GroupError::Unavailable { reason })) if reason.contains("invariant"));
         assert!(refused(&mut w, 902), "bug {bug}");
@@ -129,7 +127,7 @@ fn a_poisoned_command_is_refused_alone() {
         // A draft that a record did not fit is not built upon: what came after it goes into the next entry.
         assert_eq!((w.log.len(), w.shard.stats().refused_batches), (if bug == 60 { 1 } else { 2 }, 1), "bug {bug}");
         for t in [905, 906] {
-            ask_of(&mut w, t, "g", Model::new("poison", &["t"]).join_request());
+            w.queue(t, "g", Command::Heartbeat(Model::new("poison", &["t"]).join_request()));
             w.run();
             assert!(refused(&mut w, t), "bug {bug}: {t}");
         }
@@ -138,7 +136,7 @@ fn a_poisoned_command_is_refused_alone() {
         // The accepted commands beside the first poison count as a batch that went well.
         assert_eq!((quarantined, w.shard.stats().refused_batches), (false, 3), "bug {bug}");
         seeded::set(bug);
-        ask_of(&mut w, 907, "g", Model::new("poison", &["t"]).join_request());
+        w.queue(907, "g", Command::Heartbeat(Model::new("poison", &["t"]).join_request()));
         w.run();
         seeded::set(0);
         assert!(w.group().quarantined.is_some(), "bug {bug}");

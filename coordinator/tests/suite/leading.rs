@@ -2,11 +2,8 @@
 use crate::common::*;
 use baton_coordinator::{command::*, config::*, ids::*, record::*, shard::*, work::Task};
 
-fn ask_of(w: &mut World, ticket: u64, group: &str, command: Command) {
-    w.shard.handle(Ticket(ticket), Request { group: group.into(), command, budget_ms: None, min_meta_revision: 0 }, w.now)
-}
 fn join_of(w: &mut World, ticket: u64, group: &str, member: &str) {
-    ask_of(w, ticket, group, Command::Heartbeat(Model::new(member, &["t"]).join_request()))
+    w.queue(ticket, group, Command::Heartbeat(Model::new(member, &["t"]).join_request()))
 }
 /// An administrator's commit.
 fn position(partition: i32) -> Command {
@@ -49,7 +46,7 @@ fn the_bound_on_groups_counts_every_group_once() {
     }
     assert_eq!(w.answer(Ticket(906)), Some(Err(GroupError::LimitReached { limit: "groups".into(), max: 3 })));
     join_of(&mut w, 909, "four", "a");
-    ask_of(&mut w, 910, "five", Command::Describe);
+    w.queue(910, "five", Command::Describe);
     w.run();
     assert!(matches!(w.answer(Ticket(909)), Some(Err(GroupError::LimitReached { .. }))), "nor in a drain of its own");
     assert!(matches!(w.answer(Ticket(910)), Some(Err(GroupError::UnknownGroup { .. }))), "who makes no group is not told of the bound");
@@ -89,7 +86,7 @@ fn a_long_queue_is_cut_into_entries_of_a_bounded_size() {
 fn a_batch_that_was_not_applied_says_so_to_its_own_group_alone() {
     let mut w = World::new(&[("t", 4)]);
     for group in ["lost", "kept"] {
-        ask_of(&mut w, 900, group, position(0));
+        w.queue(900, group, position(0));
     }
     w.run();
     w.auto_commit = false;
@@ -98,7 +95,7 @@ fn a_batch_that_was_not_applied_says_so_to_its_own_group_alone() {
     w.run();
     assert_eq!((w.answer(Ticket(901)), w.answer(Ticket(902))), (None, None), "in flight");
     join_of(&mut w, 903, "lost", "c");
-    ask_of(&mut w, 904, "kept", Command::Describe);
+    w.queue(904, "kept", Command::Describe);
     w.run();
     assert_eq!((w.answer(Ticket(903)), w.answer(Ticket(904))), (None, None), "behind what is in flight");
     // The same entry as proposed, but decided on a revision of the group that is not there any more.
@@ -122,14 +119,14 @@ fn a_batch_that_was_not_applied_says_so_to_its_own_group_alone() {
 fn a_lost_batch_does_not_forget_the_work_of_another_group() {
     let mut w = World::new(&[("t", 4)]);
     with_limits(&mut w, Limits { offload_from: 1, ..Limits::default() });
-    ask_of(&mut w, 900, "lost", position(0));
+    w.queue(900, "lost", position(0));
     w.run();
     w.auto_work = false;
     join_of(&mut w, 901, "g", "a");
     w.run();
     assert_eq!((w.work.len(), w.group().target.len()), (1, 0));
     w.auto_commit = false;
-    ask_of(&mut w, 902, "lost", position(1));
+    w.queue(902, "lost", position(1));
     w.run();
     let at = w.log.len() - 1;
     w.log[at].batches[0].base_revision += 100;
@@ -311,7 +308,7 @@ fn a_sweep_of_many_groups_goes_in_steps_and_reaches_all() {
     // Entries that are large enough for all of them at once.
     with_limits(&mut w, Limits { entry_bytes: 64 << 20, ..Limits::default() });
     for n in 0..1_100u64 {
-        ask_of(&mut w, 10_000 + n, &format!("g{n:04}"), position(0));
+        w.queue(10_000 + n, &format!("g{n:04}"), position(0));
     }
     w.run();
     assert_eq!(w.shard.state().groups.len(), 1_100);

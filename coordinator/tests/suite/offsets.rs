@@ -1,5 +1,5 @@
 //! Committed offsets (`safety.md` 17): who may commit what, what is kept with them, who may look at and delete them, and when they end.
-use baton_coordinator::{command::*, config::*, ids::*, shard::*};
+use baton_coordinator::{command::*, config::*, ids::*};
 use crate::common::*;
 use crate::common::kafka::Kafka;
 use std::sync::Arc;
@@ -115,13 +115,7 @@ fn an_administrators_commit_needs_an_image_as_new_as_the_groups() {
     let mut a = Model::new("a", &["u"]);
     w.join(&mut a);
     assert_eq!(w.ask(a.leave_request()), Ok(Response::Left));
-    let mut behind = Shard::new(1, Limits::default());
-    w.log.iter().for_each(|e| behind.replay(e));
-    behind.metadata(Arc::new(old.clone()), w.now);
-    behind.lead(2, 2, w.now);
-    drop(behind.take_history());
-    std::mem::swap(&mut w.shard, &mut behind);
-    w.run();
+    w.led_with_an_older_image(old.clone());
     let need = w.group().metadata_revision;
     assert_eq!(admin(&mut w, vec![offset("u", 0, 0, 5)]), Err(GroupError::Loading { have: old.revision, need }));
     let meta = w.meta.clone();

@@ -188,13 +188,7 @@ fn a_leader_whose_image_is_behind_is_loading() {
     w.join(&mut a);
     w.declare("t", 6);
     w.settle(&mut [&mut a]);
-    let mut behind = Shard::new(1, Limits::default());
-    w.log.iter().for_each(|e| behind.replay(e));
-    behind.metadata(Arc::new(old.clone()), w.now);
-    behind.lead(2, 2, w.now);
-    drop(behind.take_history()); // the history is kept already
-    std::mem::swap(&mut w.shard, &mut behind);
-    w.run();
+    w.led_with_an_older_image(old.clone());
     let need = w.group().metadata_revision;
     assert!(need > old.revision);
     let v = w.beat(a.steady_request()).expect("a heartbeat without change goes on");

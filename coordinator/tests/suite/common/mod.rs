@@ -117,7 +117,7 @@ impl World {
     pub fn send(&mut self, command: Command) -> Ticket {
         self.next += 1;
         let t = Ticket(self.next);
-        self.shard.handle(t, Request { group: "g".into(), command, budget_ms: None, min_meta_revision: 0 }, self.now);
+        self.queue(t.0, "g", command);
         self.run();
         t
     }
@@ -149,6 +149,20 @@ impl World {
             self.shard.handle_timeout(self.now);
             self.run();
         }
+    }
+    /// Another node leads from now on, and has an older image of topics and settings than the group has seen.
+    pub fn led_with_an_older_image(&mut self, old: Metadata) {
+        let mut behind = Shard::new(1, Limits::default());
+        self.log.iter().for_each(|e| behind.replay(e));
+        behind.metadata(Arc::new(old), self.now);
+        behind.lead(2, 2, self.now);
+        drop(behind.take_history()); // the history is kept already
+        self.shard = behind;
+        self.run();
+    }
+    /// A request that is decided with whatever else waits when `run` is called.
+    pub fn queue(&mut self, ticket: u64, group: &str, command: Command) {
+        self.shard.handle(Ticket(ticket), Request { group: group.into(), command, budget_ms: None, min_meta_revision: 0 }, self.now)
     }
     pub fn group(&self) -> &baton_coordinator::state::Group { self.shard.group(&"g".into()).expect("the group exists") }
     pub fn member(&self, m: &str) -> &baton_coordinator::state::Member { &self.group().members[&MemberId::from(m)] }
