@@ -54,11 +54,8 @@ impl Heard {
     pub fn turn(&self, s: &Standing, now: Instant) -> (bool, Duration) {
         let mut last = self.last();
         last.leader = s.leader.or(last.leader);
-        let Some(at) = last.at else { return (false, s.promised) };
-        if s.leader == Some(s.node) || !s.voters.contains(&s.node) || s.voters.len() < 2 {
-            return (false, s.promised);
-        }
-        // In a ring, from the leader on.
+        let Some(at) = last.at.filter(|_| s.voters.len() > 1) else { return (false, s.promised) };
+        // In a ring, from the leader on. Who leads, or has no vote, is not in it.
         let ring: Vec<NodeId> = {
             let (before, after): (Vec<NodeId>, Vec<NodeId>) = s.voters.iter().filter(|v| Some(**v) != last.leader).partition(|v| last.leader.is_some_and(|l| **v < l));
             after.into_iter().chain(before).collect()

@@ -26,7 +26,7 @@ struct Shared {
     store: GroupStore,
     lease: Lease,
     kept: Mutex<Kept>,
-    heard: Heard,
+    heard: Arc<Heard>,
     campaigns: AtomicBool,
 }
 
@@ -73,7 +73,7 @@ impl GroupHandle {
     pub(crate) fn new(no: GroupNo, node: NodeId, raft: Raft, store: GroupStore, lease_age: Duration) -> GroupHandle {
         let lease = Lease::start(raft.clone(), lease_age);
         let seen = Seen::new(&raft);
-        GroupHandle { shared: Arc::new(Shared { no, node, raft, store, lease, kept: Mutex::default(), heard: Heard::default(), campaigns: AtomicBool::new(true) }), seen }
+        GroupHandle { shared: Arc::new(Shared { no, node, raft, store, lease, kept: Mutex::default(), heard: Arc::default(), campaigns: AtomicBool::new(true) }), seen }
     }
 
     pub(crate) fn raft(&self) -> &Raft {
@@ -172,9 +172,9 @@ impl GroupHandle {
         self.shared.raft.runtime_config().elect(may);
     }
 
-    /// The leader of this group was heard.
-    pub(crate) fn heard_leader(&self) {
-        self.shared.heard.note(Instant::now());
+    /// Who takes messages of this group notes there that the leader was heard.
+    pub(crate) fn heard(&self) -> Arc<Heard> {
+        self.shared.heard.clone()
     }
 
     /// Stands for election if the leader has been silent for long enough and it is this node's turn. How long until the next look.

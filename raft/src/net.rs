@@ -11,14 +11,13 @@ use openraft::network::v2::RaftNetworkV2;
 use openraft::network::{Backoff, RPCOption, RaftNetworkFactory};
 use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse};
 use openraft::{BasicNode, OptionalSend};
+use tokio::time::Instant;
 
 use crate::api::{GroupNo, NodeId, PeerError};
-use crate::group::GroupHandle;
+use crate::campaign::Heard;
 use crate::marks::Marks;
 use crate::peer::Peers;
-#[cfg(madsim)]
-use crate::types::Raft;
-use crate::types::{Payload, Snapshot, SnapshotMeta, TypeConfig, Vote, decode, encode};
+use crate::types::{Payload, Raft, Snapshot, SnapshotMeta, TypeConfig, Vote, decode, encode};
 use crate::writer::Health;
 
 const APPEND: u8 = 0;
@@ -133,10 +132,7 @@ pub async fn tell_marks(marks: Marks, peers: Peers, closing: Arc<AtomicBool>) {
 }
 
 /// Answers one consensus message of a peer. A node with a full disk takes no entries and no snapshot, but votes and hears its leader.
-pub async fn handle(handle: &GroupHandle, kind: u8, body: &[u8], health: &Health) -> Vec<u8> {
-    let raft = handle.raft();
-    #[cfg(madsim)]
-    let group = handle.no();
+pub async fn handle(raft: &Raft, leader: &Heard, #[cfg_attr(not(madsim), allow(unused_variables))] group: GroupNo, kind: u8, body: &[u8], health: &Health) -> Vec<u8> {
     #[cfg(madsim)]
     let heard = crate::faults::now_ns();
     macro_rules! request {
@@ -160,7 +156,7 @@ pub async fn handle(handle: &GroupHandle, kind: u8, body: &[u8], health: &Health
             let term = request.vote.leader_id.term;
             let answer = raft.append_entries(request).await;
             if answer.as_ref().is_ok_and(|a| !matches!(a, AppendEntriesResponse::HigherVote(_))) {
-                handle.heard_leader();
+                leader.note(Instant::now());
                 #[cfg(madsim)]
                 promise(raft, group, term, heard);
             }

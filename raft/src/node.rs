@@ -150,9 +150,10 @@ impl RaftNode {
                     shared.marks.hear(from, &body);
                     return Vec::new();
                 }
-                let group = lock(&shared.groups).get(&group).cloned();
-                match group {
-                    Some(group) => net::handle(&group, kind, &body, shared.writer.health()).await,
+                // Not the whole handle: a clone of that has a watch of its own, and this is done for every message.
+                let parts = lock(&shared.groups).get(&group).map(|g| (g.raft().clone(), g.heard()));
+                match parts {
+                    Some((raft, heard)) => net::handle(&raft, &heard, group, kind, &body, shared.writer.health()).await,
                     None => net::refuse("no such group here"),
                 }
             })
