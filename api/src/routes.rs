@@ -2,8 +2,8 @@
 
 use crate::{HEADERS_MAX, backend::Backend, error::Failure, groups, member, offsets, ops, topics};
 use axum::{
-    RequestExt, Router,
-    extract::{RawPathParams, Request, State},
+    Router,
+    extract::{Request, State},
     http::{HeaderValue, Method, StatusCode, Uri},
     middleware::{self, Next},
     response::{IntoResponse, Response},
@@ -69,9 +69,15 @@ pub fn router<B: Backend>(node: B) -> Router {
 async fn no_such_path(uri: Uri) -> Failure { Failure::new(code::NOT_FOUND, format!("there is no {}", uri.path())) }
 async fn no_such_method(method: Method, uri: Uri) -> Failure { Failure::new(code::METHOD_NOT_ALLOWED, format!("{} does not take {method}", uri.path())) }
 
+/// The group that a path is about, if it is about one.
+fn group_in(path: &str) -> Option<GroupId> {
+    let named = path.strip_prefix("/v1/groups/")?.split('/').next().filter(|n| !n.is_empty())?;
+    Some(GroupId::from(&*percent_encoding::percent_decode_str(named).decode_utf8().ok()?))
+}
+
 /// Bounds the headers before, names the leader after.
-async fn around<B: Backend>(State(node): State<B>, mut request: Request, next: Next) -> Response {
-    let group = request.extract_parts::<RawPathParams>().await.ok().and_then(|p| p.iter().find(|(k, _)| *k == "group").map(|(_, v)| GroupId::from(v)));
+async fn around<B: Backend>(State(node): State<B>, request: Request, next: Next) -> Response {
+    let group = group_in(request.uri().path());
     // As on the wire: "name: value\r\n", and the request line.
     let size: usize = request.headers().iter().map(|(k, v)| k.as_str().len() + v.len() + 4).sum::<usize>() + request.uri().path_and_query().map_or(0, |p| p.as_str().len());
     let mut response = if size > HEADERS_MAX {

@@ -18,14 +18,17 @@ use baton_raft::{GroupHandle, GroupStatus};
 use std::{
     collections::BTreeMap,
     future::Future,
-    pin::Pin,
+    pin::{Pin, pin},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::Instant,
+};
 
 /// Requests that may wait for a driver.
 pub const MAILBOX: usize = 4_096;
@@ -143,55 +146,75 @@ impl Driver {
     }
 
     pub async fn run(mut self) {
+        let mut now = self.clock.now();
+        let mut alarm = pin!(tokio::time::sleep(Duration::ZERO));
+        let mut rings_at = now.mono_ms;
         loop {
-            self.follow_leadership();
-            self.work();
-            let wait = self.nap();
+            self.follow_leadership(now);
+            self.work(now);
+            // Most turns want to sleep longer than the alarm that is set: it is moved only to ring earlier, or once it has rung.
+            let wait = self.nap(now.mono_ms);
+            if now.mono_ms >= rings_at || now.mono_ms + wait < rings_at {
+                alarm.as_mut().reset(Instant::now() + Duration::from_millis(wait));
+                rings_at = now.mono_ms + wait;
+            }
             tokio::select! {
                 biased;
-                r = finish(&mut self.check) => self.checked(r),
-                r = finish(&mut self.gate) => self.gate_done(r),
+                r = finish(&mut self.check) => {
+                    now = self.clock.now();
+                    self.checked(r, now);
+                }
+                r = finish(&mut self.gate) => {
+                    now = self.clock.now();
+                    self.gate_done(r, now);
+                }
                 m = self.mail.recv() => {
                     let Some(m) = m else { return };
-                    self.take(m);
+                    now = self.clock.now();
+                    self.take(m, now);
+                    // Requests that are being read at this moment share the turn and its lease check: these cost more than a request does.
+                    tokio::task::yield_now().await;
                     while let Ok(m) = self.mail.try_recv() {
-                        self.take(m);
+                        self.take(m, now);
                     }
                 }
-                () = self.slot.wake.notified() => {}
-                () = self.group.changed() => {}
-                () = tokio::time::sleep(wait) => {}
+                () = self.slot.wake.notified() => now = self.clock.now(),
+                () = self.group.changed() => now = self.clock.now(),
+                () = alarm.as_mut() => {
+                    now = self.clock.now();
+                    rings_at = now.mono_ms;
+                }
             }
         }
     }
 
-    fn nap(&self) -> Duration {
-        let now = self.clock.now().mono_ms;
+    /// How long the loop may sleep, ms.
+    fn nap(&self, now: Millis) -> Millis {
         let due = self.slot.shard().poll_timeout().map_or(TICK_MS, |d| d.saturating_sub(now));
         // A due timer whose check is out, or that waits for a lapsed lease, must not make the loop spin.
-        Duration::from_millis(due.clamp(if self.check.is_some() || self.lapsed { 20 } else { 1 }, TICK_MS))
+        due.clamp(if self.check.is_some() || self.lapsed { 20 } else { 1 }, TICK_MS)
     }
 
     /// Leadership gained, lost, or of another term.
-    fn follow_leadership(&mut self) {
-        let status = self.group.status();
+    fn follow_leadership(&mut self, now: Now) {
+        let (newest, is_leader) = self.group.standing();
         let leading = self.slot.shard().leading();
-        let may = status.is_leader && self.slot.stopped().is_none();
+        let may = is_leader && self.slot.stopped().is_none();
         if let Some(term) = leading
-            && (!may || status.term != term || self.proposals.failed.load(Ordering::Acquire) == term)
+            && (!may || newest != term || self.proposals.failed.load(Ordering::Acquire) == term)
         {
-            self.step_down();
+            self.step_down(now);
         }
-        self.stand_back();
+        self.stand_back(now.mono_ms);
         if !may {
             self.gate = None;
             return;
         }
-        let now = self.clock.now().mono_ms;
-        let open = self.slot.shard().leading() == Some(status.term);
-        if !open && (self.gate.is_none() || self.gate_term != status.term) && now >= self.gate_retry {
+        let open = self.slot.shard().leading() == Some(newest);
+        if !open && (self.gate.is_none() || self.gate_term != newest) && now.mono_ms >= self.gate_retry {
+            let status = self.group.status();
             if self.gate_term != status.term {
-                self.gate_began = now;
+                self.gate_began = now.mono_ms;
             }
             self.gate_term = status.term;
             self.gate = Some(Box::pin(gate(self.group.clone(), self.slot.clone(), self.proposals.clone(), status, self.last_led)));
@@ -199,8 +222,8 @@ impl Driver {
     }
 
     /// A node that has stopped a shard does not lead it: nobody would serve the shard (`safety.md` 27).
-    fn stand_back(&mut self) {
-        let (stopped, now) = (self.slot.stopped().is_some() && !seeded::on(88), self.clock.now().mono_ms);
+    fn stand_back(&mut self, now: Millis) {
+        let stopped = self.slot.stopped().is_some() && !seeded::on(88);
         match self.stood_back {
             None if !stopped => {}
             Some(_) if !stopped => {
@@ -216,47 +239,47 @@ impl Driver {
         }
     }
 
-    fn step_down(&mut self) {
+    fn step_down(&mut self, now: Now) {
         self.slot.shard().step_down();
-        self.collect();
+        self.collect(now);
         self.check = None;
         self.lapsed = false;
         for r in self.checking.drain(..).chain(self.ready.drain(..)).collect::<Vec<_>>() {
-            self.answer(r.ticket, Err(lost()));
+            self.answer(r.ticket, Err(lost()), now.mono_ms);
         }
     }
 
     /// Everything of the term is applied: the shard may lead.
-    fn gate_done(&mut self, result: Result<(), String>) {
-        let status = self.group.status();
-        let now = self.clock.now();
-        if result.is_err() || !status.is_leader || status.term != self.gate_term || self.slot.stopped().is_some() {
+    fn gate_done(&mut self, result: Result<(), String>, now: Now) {
+        let (term, is_leader) = self.group.standing();
+        if result.is_err() || !is_leader || term != self.gate_term || self.slot.stopped().is_some() {
             self.gate_retry = now.mono_ms + 50;
             return;
         }
         self.proposals.failed.store(0, Ordering::Release);
         self.slot.times.load.record(now.mono_ms.saturating_sub(self.gate_began));
-        self.last_led = status.term;
+        self.last_led = term;
         (self.lapsed, self.last_good, self.last_check) = (false, now.mono_ms, now.mono_ms);
         let image = self.meta.image();
         self.image_revision = image.revision;
         let mut shard = self.slot.shard();
         shard.metadata(image, now);
-        shard.lead(self.node, status.term, now);
-        tracing::debug!(shard = shard.id(), term = status.term, "leads");
+        shard.lead(self.node, term, now);
+        tracing::debug!(shard = shard.id(), term, "leads");
         baton_raft::failpoint_sync!("shard about to be served", shard.id() + 1);
     }
 
-    fn take(&mut self, mail: Mail) {
-        let now = self.clock.now();
+    fn take(&mut self, mail: Mail, turn: Now) {
         let Mail { mut request, arrived, reply } = mail;
+        // It may have come after the turn began: its deadlines count from its arrival.
+        let now = Now { mono_ms: turn.mono_ms.max(arrived), ..turn };
         let refuse = |reason: &str| Outcome::NotTaken(reason.into());
         let waited = now.mono_ms.saturating_sub(arrived);
         let refusal = if request.budget_ms.is_some_and(|b| b < waited) {
             Some(Outcome::Done(Err(GroupError::Unavailable { reason: "the request was taken up later than its timeout_ms: nothing was done".into() })))
         } else if self.lapsed {
             Some(refuse("the leader of the group's shard cannot reach a majority of its nodes"))
-        } else if self.slot.shard().leading().is_none() && self.group.status().is_leader && let Some(found) = applied_offsets(50, &self.slot, &request) {
+        } else if self.slot.shard().leading().is_none() && self.group.standing().1 && let Some(found) = applied_offsets(50, &self.slot, &request) {
             Some(Outcome::Done(Ok(found)))
         } else if self.slot.shard().leading().is_none() {
             Some(refuse("the group's shard has no leader that is ready here"))
@@ -277,14 +300,13 @@ impl Driver {
     }
 
     /// Carries out everything the shard wants, and starts a lease check if something waits for one.
-    fn work(&mut self) {
-        let now = self.clock.now();
+    fn work(&mut self, now: Now) {
         let image = self.meta.image();
         if image.revision > self.image_revision && !seeded::on(107) {
             self.image_revision = image.revision;
             self.slot.shard().metadata(image, now);
         }
-        self.collect();
+        self.collect(now);
         if now.mono_ms >= self.swept + SWEEP_EVERY_MS {
             self.swept = now.mono_ms;
             self.sweep();
@@ -314,14 +336,13 @@ impl Driver {
     }
 
     /// A lease check ended: its answers go out, or are replaced.
-    fn checked(&mut self, result: Result<Term, String>) {
-        let now = self.clock.now();
+    fn checked(&mut self, result: Result<Term, String>, now: Now) {
         let leading = self.slot.shard().leading();
         let term = result.ok().filter(|t| leading == Some(*t)).or_else(|| leading.filter(|_| seeded::on(7)));
         for r in std::mem::take(&mut self.checking) {
             match term {
-                Some(t) if t == r.term => self.answer_under(r.ticket, r.result, Some((t, self.last_check))),
-                _ => self.answer(r.ticket, Err(lost())),
+                Some(t) if t == r.term => self.answer_under(r.ticket, r.result, Some((t, self.last_check)), now.mono_ms),
+                _ => self.answer(r.ticket, Err(lost()), now.mono_ms),
             }
         }
         let Some(term) = term else {
@@ -340,10 +361,9 @@ impl Driver {
     }
 
     /// Fetches the shard's actions.
-    fn collect(&mut self) {
-        let began = self.clock.now();
-        self.fetch(began);
-        self.slot.times.processing.record(self.clock.now().mono_ms.saturating_sub(began.mono_ms));
+    fn collect(&mut self, now: Now) {
+        self.fetch(now);
+        self.slot.times.processing.record(self.clock.mono_ms().saturating_sub(now.mono_ms));
     }
 
     fn fetch(&mut self, now: Now) {
@@ -359,9 +379,9 @@ impl Driver {
                 (Some(Action::Propose(entry)), _) => self.propose(entry.term, entry.encode()),
                 (Some(Action::Work(work)), _) => self.compute(work),
                 // "Unknown" reveals nothing and needs no lease.
-                (Some(Action::Reply { ticket, result: result @ Err(GroupError::Unavailable { .. }) }), _) => self.answer(ticket, result),
+                (Some(Action::Reply { ticket, result: result @ Err(GroupError::Unavailable { .. }) }), _) => self.answer(ticket, result, now.mono_ms),
                 (Some(Action::Reply { ticket, result }), Some(term)) => self.ready.push(Ready { ticket, term, result }),
-                (Some(Action::Reply { ticket, .. }), None) => self.answer(ticket, Err(lost())),
+                (Some(Action::Reply { ticket, .. }), None) => self.answer(ticket, Err(lost()), now.mono_ms),
             }
         }
     }
@@ -369,11 +389,11 @@ impl Driver {
     /// Its outcome is learned by replay; only a proposal that surely failed, in a term that goes on, must be noticed here.
     fn propose(&self, term: Term, payload: Vec<u8>) {
         self.proposals.out.fetch_add(1, Ordering::AcqRel);
-        let (group, proposals, slot, clock, began) = (self.group.clone(), self.proposals.clone(), self.slot.clone(), self.clock.clone(), self.clock.now().mono_ms);
+        let (group, proposals, slot, clock, began) = (self.group.clone(), self.proposals.clone(), self.slot.clone(), self.clock.clone(), self.clock.mono_ms());
         tokio::spawn(async move {
             baton_raft::failpoint!("entry about to be proposed", group.number());
             let r = group.propose(payload).await;
-            slot.times.flush.record(clock.now().mono_ms.saturating_sub(began));
+            slot.times.flush.record(clock.mono_ms().saturating_sub(began));
             if let Err(e) = r {
                 tracing::debug!(%e, "proposal");
                 proposals.failed.fetch_max(term, Ordering::AcqRel);
@@ -394,11 +414,11 @@ impl Driver {
         });
     }
 
-    fn answer(&mut self, ticket: Ticket, result: Result<Response, GroupError>) { self.answer_under(ticket, result, None) }
+    fn answer(&mut self, ticket: Ticket, result: Result<Response, GroupError>, now: Millis) { self.answer_under(ticket, result, None, now) }
 
-    fn answer_under(&mut self, ticket: Ticket, result: Result<Response, GroupError>, under: Option<(Term, Millis)>) {
+    fn answer_under(&mut self, ticket: Ticket, result: Result<Response, GroupError>, under: Option<(Term, Millis)>, now: Millis) {
         if let Some(caller) = self.callers.remove(&ticket) {
-            self.slot.times.purgatory.record(self.clock.now().mono_ms.saturating_sub(caller.arrived));
+            self.slot.times.purgatory.record(now.saturating_sub(caller.arrived));
             // The caller may have gone away: nobody misses it then.
             let _ = caller.reply.send(Decided { outcome: Outcome::Done(result), under });
         }

@@ -313,7 +313,7 @@ fn check(config: &NodeConfig) -> Result<(), StartError> {
 }
 
 impl Inner {
-    pub fn now(&self) -> Millis { self.config.clock.now().mono_ms }
+    pub fn now(&self) -> Millis { self.config.clock.mono_ms() }
 
     fn machines(&self) -> BTreeMap<u16, Box<dyn StateMachine>> {
         let mut machines: BTreeMap<u16, Box<dyn StateMachine>> = BTreeMap::new();
@@ -347,7 +347,7 @@ impl Inner {
     }
 
     pub fn group(&self, no: u16) -> Option<GroupHandle> { self.raft.get()?.group(no) }
-    pub fn leader(&self, no: u16) -> Option<NodeId> { self.group(no)?.leader() }
+    pub fn leader(&self, no: u16) -> Option<NodeId> { self.raft.get()?.leader(no) }
     pub fn leader_http(&self, no: u16) -> Option<String> { self.leader(no).and_then(|n| self.http(n)) }
     fn http(&self, node: NodeId) -> Option<String> {
         if node == self.config.node { Some(self.config.http_advertise.clone()) } else { lock(&self.peers).get(&node).map(|p| p.hello.http.clone()) }

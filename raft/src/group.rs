@@ -8,23 +8,28 @@ use std::time::Duration;
 use openraft::Instant as _;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{ClientWriteError, RaftError};
-use openraft::{BasicNode, ReadPolicy};
+use openraft::{BasicNode, LinearizerOption, ReadPolicy};
 use tokio::time::Instant;
 
 use crate::api::{GroupNo, GroupStatus, NoLease, NodeId, ProposeError};
 use crate::campaign::{Heard, Standing};
-use crate::lease::Lease;
 use crate::log::GroupStore;
 use crate::types::{Payload, Raft, TypeConfig};
 
-type ServerWatch = openraft::alias::WatchReceiverOf<TypeConfig, openraft::metrics::RaftServerMetrics<TypeConfig>>;
+type Watch<T> = openraft::alias::WatchReceiverOf<TypeConfig, T>;
+type ServerMetrics = openraft::metrics::RaftServerMetrics<TypeConfig>;
+type ServerWatch = Watch<ServerMetrics>;
 
 struct Shared {
     no: GroupNo,
     node: NodeId,
     raft: Raft,
     store: GroupStore,
-    lease: Lease,
+    /// What every request looks at. The library would make a receiver for each look.
+    server: ServerWatch,
+    all: Watch<openraft::RaftMetrics<TypeConfig>>,
+    /// How a lease is asked for.
+    lease: LinearizerOption,
     kept: Mutex<Kept>,
     heard: Arc<Heard>,
     campaigns: AtomicBool,
@@ -71,9 +76,10 @@ fn position(index: Option<u64>) -> u64 {
 
 impl GroupHandle {
     pub(crate) fn new(no: GroupNo, node: NodeId, raft: Raft, store: GroupStore, lease_age: Duration) -> GroupHandle {
-        let lease = Lease::start(raft.clone(), lease_age);
-        let seen = Seen::new(&raft);
-        GroupHandle { shared: Arc::new(Shared { no, node, raft, store, lease, kept: Mutex::default(), heard: Arc::default(), campaigns: AtomicBool::new(true) }), seen }
+        let age = if baton_storage::seeded::on(91) { lease_age * 4 } else { lease_age };
+        let lease = LinearizerOption::new(Some(age), false).with_wait_timeout(Duration::ZERO);
+        let (server, all, seen) = (raft.server_metrics(), raft.metrics(), Seen::new(&raft));
+        GroupHandle { shared: Arc::new(Shared { no, node, raft, store, server, all, lease, kept: Mutex::default(), heard: Arc::default(), campaigns: AtomicBool::new(true) }), seen }
     }
 
     pub(crate) fn raft(&self) -> &Raft {
@@ -106,18 +112,25 @@ impl GroupHandle {
     }
 
     /// Who leads, as far as this node knows: what every request asks, without the rest of the status.
-    pub fn leader(&self) -> Option<NodeId> { self.shared.raft.server_metrics().borrow_watched().current_leader }
+    pub fn leader(&self) -> Option<NodeId> { self.shared.server.borrow_watched().current_leader }
+
+    /// The newest term this node knows of, and whether this node leads in it, as far as it knows.
+    pub fn standing(&self) -> (u64, bool) {
+        let failed = self.shared.all.borrow_watched().running_state.is_err();
+        let server = self.shared.server.borrow_watched();
+        (server.vote.leader_id.term, !failed && self.leads(&server))
+    }
+    fn leads(&self, server: &ServerMetrics) -> bool { server.state.is_leader() && server.current_leader == Some(self.shared.node) }
+
     pub fn status(&self) -> GroupStatus {
-        let server = self.shared.raft.server_metrics();
-        let server = server.borrow_watched();
-        let all = self.shared.raft.metrics();
-        let failed = all.borrow_watched().running_state.as_ref().err().map(|e| e.to_string());
+        let failed = self.shared.all.borrow_watched().running_state.as_ref().err().map(|e| e.to_string());
+        let server = self.shared.server.borrow_watched();
         let data = self.shared.raft.data_metrics();
         let data = data.borrow_watched();
         GroupStatus {
             term: server.vote.leader_id.term,
             leader: server.current_leader,
-            is_leader: failed.is_none() && server.state.is_leader() && server.current_leader == Some(self.shared.node),
+            is_leader: failed.is_none() && self.leads(&server),
             last_applied: position(data.last_applied.as_ref().map(|l| l.index)),
             last_log: position(data.last_log.as_ref().map(|l| l.index)),
             voters: server.membership_config.membership().voter_ids().collect(),
@@ -226,9 +239,16 @@ impl GroupHandle {
         metrics.heartbeat.as_ref()?.get(&node)?.as_ref().map(|at| at.elapsed())
     }
 
-    /// The term in which this node may answer for the group without asking the others.
+    /// The leader lease: the term in which this node may answer for the group without asking the others, at a moment after this call began.
+    ///
+    /// It goes through the consensus core, because only the core knows of a leadership transfer under way. An acknowledgement of a quorum
+    /// counts up to the lease age; the rest up to the election timeout is for clock drift.
     pub async fn lease(&self) -> Result<u64, NoLease> {
-        self.shared.lease.ask().await
+        match self.shared.raft.ensure_linearizable(self.shared.lease.clone()).await {
+            // The position belongs to the term that passed the check; the metrics could be of another.
+            Ok(position) => Ok(position.log_id().leader_id.term),
+            Err(e) => Err(NoLease { leader: e.forward_to_leader().and_then(|f| f.leader_id) }),
+        }
     }
 
     /// Resolves when leader, term, role or membership changed since the last call on this handle, or since it was made.

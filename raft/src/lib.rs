@@ -15,7 +15,6 @@ mod failpoint;
 pub mod faults;
 mod group;
 mod identity;
-mod lease;
 mod log;
 mod marks;
 mod net;

@@ -275,6 +275,11 @@ impl RaftNode {
         lock(&self.shared.groups).get(&no).cloned()
     }
 
+    /// Who leads a group, as far as this node knows.
+    pub fn leader(&self, no: GroupNo) -> Option<NodeId> {
+        lock(&self.shared.groups).get(&no)?.leader()
+    }
+
     /// Sends opaque bytes to the handler of another node, once, and returns its answer.
     pub async fn call(&self, to: NodeId, body: Vec<u8>, timeout: Duration) -> Result<Vec<u8>, PeerError> {
         if to == self.shared.config.node {

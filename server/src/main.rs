@@ -17,6 +17,10 @@ use anyhow::Result;
 use args::{Args, Opt, help};
 use std::{process::ExitCode, sync::atomic::{AtomicUsize, Ordering}};
 
+/// A heartbeat makes and drops dozens of small objects: `docs/adr/` says what this allocator saves.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const USAGE: &str = "\
 baton: a coordinator for consumer groups. Work is given to one worker at a time, also when machines stall or fail.
 

@@ -20,6 +20,10 @@ use std::{
 };
 use tokio::runtime::Runtime;
 
+/// The server's own, so that the echo has it too.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const USAGE: &str = "serving all | commits | heartbeats [MEMBERS] | sizes [MEMBERS_MAX] | storm [MEMBERS] | handover [ROUNDS] | idle [THREADS]";
 /// Longer than any measurement: nobody expires while only some are heard.
 const LONG_SESSION: Duration = Duration::from_secs(1_800);
@@ -148,18 +152,25 @@ fn heartbeats(rt: &Runtime, members: Option<usize>) -> Result<()> {
     for nodes in [1, 3] {
         let w = cluster(&format!("bench-heartbeats-{nodes}"), nodes, 1, LONG_SESSION)?;
         let steady = filled(rt, &w, members)?;
-        let address = w.http[w.leader_of(&format!("of-{members}")) - 1].clone();
+        let leader = w.leader_of(&format!("of-{members}"));
+        let address = w.http[leader - 1].clone();
         let echo = Echo::start()?;
-        let (mut rates, mut echoes, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
+        // Of each side: rates, and the time of a processor that its process took for each answer, which other work on the machine disturbs less.
+        let (mut ours, mut theirs) = ([vec![], vec![]], [vec![], vec![]]);
         for _ in 0..ROUNDS {
-            let ours = rate(rt.block_on(Mill::run("POST", &address, CONNECTIONS, ROUND, steady.clone()))?, ROUND);
-            let theirs = rate(rt.block_on(Mill::run("POST", &echo.address, CONNECTIONS, ROUND, steady.clone()))?, ROUND);
-            rates.push(ours);
-            echoes.push(theirs);
-            ratios.push(100.0 * ours / theirs);
+            for (address, pid, [rates, costs]) in [(&address, w.pid(leader), &mut ours), (&echo.address, echo.child.id(), &mut theirs)] {
+                let before = cpu_ms(pid);
+                let done = rt.block_on(Mill::run("POST", address, CONNECTIONS, ROUND, steady.clone()))?;
+                rates.push(rate(done, ROUND));
+                costs.push((cpu_ms(pid) - before) * 1_000.0 / done as f64);
+            }
         }
-        let ((_, r, _), (_, e, _), (low, mid, high)) = (spread(rates), spread(echoes), spread(ratios));
-        println!("{nodes} node(s), {members} members: {r:.0}/s beside an echo's {e:.0}/s: {mid:.0} % ({low:.0} to {high:.0} in {ROUNDS} rounds)");
+        let shares = |a: &[f64], b: &[f64]| spread(a.iter().zip(b).map(|(a, b)| 100.0 * a / b).collect());
+        let ([rates, costs], [echoes, echo_costs]) = (ours, theirs);
+        let (low, mid, high) = shares(&rates, &echoes);
+        let (_, share, _) = shares(&echo_costs, &costs);
+        let ((_, r, _), (_, e, _), (_, c, _), (_, ec, _)) = (spread(rates), spread(echoes), spread(costs), spread(echo_costs));
+        println!("{nodes} node(s), {members} members: {r:.0}/s beside an echo's {e:.0}/s: {mid:.0} % ({low:.0} to {high:.0} in {ROUNDS} rounds); {c:.1} us of a processor for each beside {ec:.1}: {share:.0} %");
         w.fine();
     }
     Ok(())
