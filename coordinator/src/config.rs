@@ -135,4 +135,4 @@ impl Limits {
 /// The clock drift bound ρ, in percent, and what follows from it (`safety.md` 10).
 pub const DRIFT_PERCENT: u64 = 5;
 /// The lease told to a member: 0.85 of its session; (1−ρ)/(1+ρ) is 0.904, the rest is the member's time to stop.
-pub fn lease_ms(session_ms: u64) -> u64 { session_ms * 85 / 100 }
+pub fn lease_ms(session_ms: u64) -> u64 { if crate::seeded::on(181) { session_ms } else { session_ms * 85 / 100 } }

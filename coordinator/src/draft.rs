@@ -69,7 +69,7 @@ impl<'a> Draft<'a> {
         self.records.push(record);
     }
     /// The next number for a token or an assignment revision: one counter for both, floored by the wall clock (`safety.md` 16).
-    pub fn draw(&self, drawn: u64) -> u64 { (self.last_token + 1).max(self.context.wall_us) + drawn }
+    pub fn draw(&self, drawn: u64) -> u64 { if crate::seeded::on(206) { self.context.wall_us + drawn } else { (self.last_token + 1).max(self.context.wall_us) + drawn } }
     /// Bumps the group epoch and says why.
     pub fn bump(&mut self, kind: &str, cause: String, member: Option<&MemberId>) {
         let epoch = self.group().map_or(1, |g| g.epoch) + 1;

@@ -22,7 +22,7 @@ pub use world::{Outcome, run};
 pub struct SeededBug { pub number: u8, pub what: &'static str, pub caught_by: &'static [&'static str] }
 
 /// The bugs this simulation must find.
-pub const BUGS: [SeededBug; 45] = [
+pub const BUGS: [SeededBug; 55] = [
     SeededBug { number: 1, what: "a pending partition given back clears the owner map", caught_by: &["one-owner", "one-believer", "replay"] },
     SeededBug { number: 2, what: "assign before the revocation is confirmed", caught_by: &["one-owner", "one-believer"] },
     SeededBug { number: 3, what: "null owned set taken as \"owns nothing\"", caught_by: &["one-believer", "fencing"] },
@@ -66,6 +66,16 @@ pub const BUGS: [SeededBug; 45] = [
     SeededBug { number: 66, what: "at a second lapse in one term the deadlines of the first go on", caught_by: &["timers"] },
     SeededBug { number: 67, what: "a static HTTP member's place given to another while its process lives", caught_by: &["one-believer", "fencing"] },
     SeededBug { number: 68, what: "a request past its timeout_ms is refused and carried out", caught_by: &["linearizable"] },
+    SeededBug { number: 178, what: "a commit refused for a number of an earlier owner", caught_by: &["answers-committed"] },
+    SeededBug { number: 179, what: "a commit that a later one overtook accepted", caught_by: &["durable", "linearizable"] },
+    SeededBug { number: 181, what: "a lease as long as the session", caught_by: &["timers", "one-believer"] },
+    SeededBug { number: 182, what: "a session armed by what members are told, not by what they were promised", caught_by: &["timers"] },
+    SeededBug { number: 183, what: "a heartbeat that waited through a lapse undoes the full re-arming", caught_by: &["timers"] },
+    SeededBug { number: 201, what: "a late loop expires members whose heartbeats wait", caught_by: &["timers"] },
+    SeededBug { number: 202, what: "a leader decides on metadata older than its group has recorded", caught_by: &["epochs", "complete"] },
+    SeededBug { number: 206, what: "tokens drawn from the wall clock alone", caught_by: &["fencing", "live", "replay", "panic"] },
+    SeededBug { number: 211, what: "a process that left, or was replaced, is let in again", caught_by: &["incarnations"] },
+    SeededBug { number: 212, what: "a retried join lets in a removed member whose partitions are held", caught_by: &["one-believer", "fencing"] },
     SeededBug { number: 44, what: "a sync of an earlier generation answered with the newest assignment", caught_by: &["one-generation", "answers-committed"] },
     SeededBug { number: 45, what: "an expression's result from an older image taken for the newest", caught_by: &["complete"] },
     SeededBug { number: 47, what: "a conversion in mid-rebalance forgets what the classic members use", caught_by: &["one-believer"] },

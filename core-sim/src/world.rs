@@ -70,6 +70,8 @@ struct Call {
     /// The committed membership when it arrived, if it is a heartbeat's.
     member_at: Option<(AssignmentRevision, Epoch)>,
     standing: Option<clients::Standing>,
+    /// The partitions that the member of a commit held when it arrived, under the tokens that it names.
+    held_at: BTreeSet<Partition>,
 }
 
 /// Who believes what is looked at whenever somebody may have begun to believe something, and this often anyway.
@@ -111,6 +113,14 @@ pub struct World {
     /// Per node: the batch it proposed last (term, base sequence, groups).
     proposed: BTreeMap<usize, (Term, u64, BTreeSet<GroupId>)>,
     offsets: BTreeMap<Place, i64>,
+    /// Commits of members that have come to a leader: the greatest number by place and token.
+    numbers: BTreeMap<(Place, u64), u64>,
+    /// Requests that have reached a node which stands still, and that it has not taken up yet.
+    in_sockets: BTreeSet<(usize, usize)>,
+    /// Leaders that stood still: until when, for how long.
+    stalls: Vec<(usize, Ms, Ms)>,
+    /// The next leader has not heard of this revision of the metadata yet.
+    behind: Option<u64>,
     incarnations: u128,
     /// Seen outside of a step that can say so.
     wrong: Option<Broken>,
@@ -146,7 +156,7 @@ impl World {
         let groups = (0..plan.groups).map(|g| GroupId::from(format!("g{g}").as_str())).collect();
         let mut w = World {
             r, plan, now: 0, replicas, processes: Vec::new(), clients: Vec::new(), watch: Watch::default(), topic_names: BTreeMap::new(), topics: Arc::default(), groups, meta: Metadata::default(), queue: BTreeMap::new(), next: 0, calls: Vec::new(), judge: Judge::bounded(crate::replicas::limits().history_max),
-            order: History::default(), looked: Report::default(), stamp: 0, told: Monotone::default(), tools: Rng(seed ^ 0x7001), fired: Fired::default(), story: tell.then(Vec::new), timeline: Timeline::default(), trace: 0, accepted: BTreeMap::new(), proposed: BTreeMap::new(), offsets: BTreeMap::new(), incarnations: 0, wrong: None, began: true, topics_stand: false,
+            order: History::default(), looked: Report::default(), stamp: 0, told: Monotone::default(), tools: Rng(seed ^ 0x7001), fired: Fired::default(), story: tell.then(Vec::new), timeline: Timeline::default(), trace: 0, accepted: BTreeMap::new(), proposed: BTreeMap::new(), offsets: BTreeMap::new(), numbers: BTreeMap::new(), in_sockets: BTreeSet::new(), stalls: Vec::new(), behind: None, incarnations: 0, wrong: None, began: true, topics_stand: false,
         };
         for t in ["a", "b"] {
             let partitions = w.plan.partitions;
@@ -205,7 +215,10 @@ impl World {
             let term = self.replicas.term;
             self.replicas.step(self.now, &mut self.r, calm, &mut self.judge, &mut self.fired)?;
             self.watch()?;
-            if self.replicas.term != term { self.fetch_everything() }
+            if self.replicas.term != term {
+                self.fetch_everything();
+                self.ask_who_is_behind();
+            }
             for i in 0..self.processes.len() {
                 let p = &mut self.processes[i];
                 if p.alive() && self.now >= p.paused && p.step(self.now) {
@@ -339,12 +352,12 @@ impl World {
         let group = p.map_or_else(|| self.groups[0].clone(), |p| p.group.clone());
         let deletions = self.judge.deletions.get(&group).copied().unwrap_or_default();
         let (life, sent) = p.map_or((0, 0), |p| (p.life, p.clock.at(self.now)));
-        self.calls.push(Call { process, client: None, standing: None, life, sent, arrived: 0, copy: false, group, command, deletions, noted: Vec::new(), told: Floor::default(), member_at: None });
+        self.calls.push(Call { process, client: None, standing: None, life, sent, arrived: 0, copy: false, group, command, deletions, noted: Vec::new(), told: Floor::default(), member_at: None, held_at: BTreeSet::new() });
         self.calls.len() - 1
     }
     fn copy(&mut self, call: usize) -> usize {
         let c = &self.calls[call];
-        let copy = Call { process: c.process, client: c.client, standing: None, life: c.life, sent: c.sent, arrived: 0, copy: true, group: c.group.clone(), command: c.command.clone(), deletions: c.deletions, noted: Vec::new(), told: Floor::default(), member_at: None };
+        let copy = Call { process: c.process, client: c.client, standing: None, life: c.life, sent: c.sent, arrived: 0, copy: true, group: c.group.clone(), command: c.command.clone(), deletions: c.deletions, noted: Vec::new(), told: Floor::default(), member_at: None, held_at: BTreeSet::new() };
         self.calls.push(copy);
         self.calls.len() - 1
     }

@@ -34,3 +34,26 @@ pub fn not_in_flight(group: &GroupId, command: &Command, result: &Result<Respons
 pub fn without_leading(result: &Result<Response, GroupError>) -> Verdict {
     if matches!(result, Err(GroupError::Unavailable { .. })) { Ok(()) } else { broken("answers-committed", format!("a shard that does not lead answers {result:?}")) }
 }
+
+/// A commit of a member that is refused for one of its partitions. `held`: from the arrival of the request until now that member holds it under the token that the commit
+/// names. `overtaken`: under that token a commit with a greater number has come as well; nothing else makes one stale (`safety.md` 17).
+pub fn commit_refused(place: &str, why: CommitRefusal, held: bool, overtaken: bool) -> Verdict {
+    match why {
+        CommitRefusal::StaleToken if held => broken("answers-committed", format!("a commit of {place} is refused for its token, under which its member holds the partition all the time")),
+        CommitRefusal::StaleCommit if !overtaken => broken("answers-committed", format!("a commit of {place} is refused for its number, and none with a greater one has come under its token")),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_of_a_commit_must_be_borne_out() {
+        let said = |why, held, overtaken| commit_refused("g/t:0", why, held, overtaken).is_err_and(|b| b.invariant == "answers-committed");
+        assert_eq!([said(CommitRefusal::StaleToken, true, false), said(CommitRefusal::StaleToken, false, false)], [true, false]);
+        assert_eq!([said(CommitRefusal::StaleCommit, true, false), said(CommitRefusal::StaleCommit, true, true)], [true, false]);
+        assert!(!said(CommitRefusal::UnknownPartition, true, false));
+    }
+}

@@ -26,13 +26,13 @@ pub struct Invariant {
 const fn i(number: &'static str, name: &'static str, nets: &'static [Net], statement: &'static str) -> Invariant { Invariant { number, name, statement, nets } }
 
 /// All of them, in the order of their numbers.
-pub const ALL: [Invariant; 17] = [
+pub const ALL: [Invariant; 18] = [
     i("I1", "one-owner", &[Core, Cluster], "At every log index a (group, topic, partition) is assigned to, pending revocation at, or held for at most one member, and the owner map says exactly that."),
     i("I2", "one-believer", &[Core, Cluster, Processes], "At any true instant at most one conforming member believes it owns a partition: from the answer that granted it until it stopped, or until its lease deadline counted on its own clock from the *send* time of the last answered heartbeat."),
     i("I3", "fencing", &[Core, Cluster, Processes], "Every grant carries a token greater than every earlier token of that partition, across deletion of the group and change of leader."),
-    i("I4", "epochs", &[Core, Cluster], "member epoch ≤ target epoch ≤ group epoch; group and target epochs never fall; an empty group's target is level with its epoch; no member is told epoch 0."),
+    i("I4", "epochs", &[Core, Cluster], "member epoch ≤ target epoch ≤ group epoch; group and target epochs never fall, nor does the metadata revision that a group has recorded; an empty group's target is level with its epoch; no member is told epoch 0."),
     i("I5", "durable", &[Core, Cluster, Processes], "What was acknowledged survives the loss of a minority, and all nodes crashing at once with unsynced writes lost."),
-    i("I6", "answers-committed", &[Core], "An answer reveals only committed state, and only under a valid leader lease."),
+    i("I6", "answers-committed", &[Core], "An answer reveals only committed state, and only under a valid leader lease; a refusal is borne out by it."),
     i("I7", "complete", &[Core, Cluster, Processes], "A stable group's members own every partition of the topics they subscribe to, each once."),
     i("I8", "live", &[Core, Cluster, Processes], "Once faults stop, every group becomes stable within a bound."),
     i("I9", "timers", &[Core, Cluster], "After a change of leader each member has exactly one session timer, at full length of what it was promised."),
@@ -44,6 +44,7 @@ pub const ALL: [Invariant; 17] = [
     i("I15", "lease", &[Cluster], "Once a later term of a shard has a leader, no node is given the lease of an earlier term, and no answer leaves under it; and while a lease is given, a majority still keeps its promise to elect nobody else."),
     i("I16", "replay", &[Core, Cluster], "No batch that breaks an invariant is decided, and replay undoes none: no group is ever quarantined."),
     i("I17", "panic", &[Core, Cluster], "Nothing panics, whatever arrives and whatever dies."),
+    i("I18", "incarnations", &[Core], "A process of a member that left, or whose id another took over, is never a member again."),
 ];
 
 /// The invariant of that name.

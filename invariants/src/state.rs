@@ -28,6 +28,11 @@ pub struct Judge {
     granted: BTreeSet<(u64, GroupId, Partition)>,
     /// Group and target epoch, and at which applied index they were seen: replicas may be looked at in any order.
     epochs: BTreeMap<GroupId, (u64, Epoch, Epoch)>,
+    /// The metadata revision that a group has recorded, and the applied index: the same.
+    images: BTreeMap<GroupId, (u64, u64)>,
+    /// The process that is a member now, and those that left or were replaced.
+    incarnations: BTreeMap<(GroupId, MemberId), Incarnation>,
+    gone: BTreeSet<(GroupId, MemberId, Incarnation)>,
     /// (shard, group) → the applied index at which a sampled state did not have it: what it was before says nothing of what it is after.
     absent: BTreeMap<(u16, GroupId), u64>,
     /// Which member was ever granted what: nothing else may be told.
@@ -76,6 +81,7 @@ impl Judge {
                 // Before and after a deletion: two groups of one name.
                 if self.epochs[id].0 > index { continue; }
                 self.epochs.remove(id);
+                self.images.remove(id);
             }
             self.group(index, id, g)?;
         }
@@ -105,6 +111,7 @@ impl Judge {
         if took_effect { self.fresh.push(index); }
         for b in entry.iter().filter(|_| took_effect).flat_map(|e| &e.batches) {
             for r in &b.records {
+                self.who_is_in(&b.group, r)?;
                 match r {
                     r if !grants(r).is_empty() => {
                         for (member, p, token) in grants(r) {
@@ -125,6 +132,7 @@ impl Judge {
                     }
                     Record::Deleted => {
                         self.epochs.remove(&b.group);
+                        self.images.remove(&b.group);
                         self.forget(&b.group, None);
                         if force {
                             self.waived.extend(self.granted.iter().filter(|(_, g, _)| *g == b.group).map(|(t, g, p)| (g.clone(), p.clone(), *t)));
@@ -143,6 +151,35 @@ impl Judge {
         for (id, g) in shard.state().groups.iter().filter(|(id, _)| everything || touched(id)) {
             self.group(index as u64, id, g)?;
             self.recorded(id, g)?;
+        }
+        Ok(())
+    }
+
+    /// Who left, or whose id was taken over by another process, is never a member again (`safety.md` 6, 8). Kafka's clients have no incarnation.
+    fn who_is_in(&mut self, group: &GroupId, r: &Record) -> Verdict {
+        let id = |m: &MemberId| (group.clone(), m.clone());
+        match r {
+            Record::Joined(j) => {
+                if let Some(old) = j.replaces { self.gone.insert((group.clone(), j.member.clone(), old)); }
+                if j.incarnation != Incarnation::default() {
+                    if self.gone.contains(&(group.clone(), j.member.clone(), j.incarnation)) {
+                        return broken("incarnations", format!("{group}: {} is let in again as {}, which had left or was replaced", j.member, j.incarnation));
+                    }
+                    self.incarnations.insert(id(&j.member), j.incarnation);
+                }
+            }
+            Record::Replaced(x) => {
+                self.incarnations.remove(&id(&x.old));
+                self.incarnations.insert(id(&x.new), x.incarnation);
+            }
+            Record::Removed { member, fence, .. } => {
+                if let Some(i) = self.incarnations.remove(&id(member)).filter(|_| *fence) { self.gone.insert((group.clone(), member.clone(), i)); }
+            }
+            Record::Deleted => {
+                self.incarnations.retain(|(g, _), _| g != group);
+                self.gone.retain(|(g, ..)| g != group);
+            }
+            _ => {}
         }
         Ok(())
     }
@@ -177,6 +214,12 @@ impl Judge {
             return broken("epochs", format!("{id}: (group, target) epoch {older:?} → {newer:?}"));
         }
         if seen.0 <= index { *seen = (index, e, t); }
+        let seen = self.images.entry(id.clone()).or_insert((index, g.metadata_revision));
+        let (older, newer) = if seen.0 <= index { (seen.1, g.metadata_revision) } else { (g.metadata_revision, seen.1) };
+        if newer < older {
+            return broken("epochs", format!("{id}: what it knows of topics goes back from revision {older} to {newer}"));
+        }
+        if seen.0 <= index { *seen = (index, g.metadata_revision); }
         for (m, x) in &g.members {
             if x.epoch > g.target_epoch || (x.epoch < 0 && x.epoch != AWAY) {
                 return broken("epochs", format!("{id}: {m} at {} above the target's {}", x.epoch, g.target_epoch));
@@ -294,6 +337,12 @@ pub fn grants(r: &Record) -> Vec<(&MemberId, &Partition, FencingToken)> {
         },
         _ => Vec::new(),
     }
+}
+
+/// A node has every record of a group's history that its state says there is.
+pub fn history_is_whole(node: u64, group: &GroupId, numbers: &std::ops::Range<u64>, found: usize) -> Verdict {
+    let wanted = numbers.end - numbers.start;
+    if found as u64 == wanted { Ok(()) } else { broken("replicas-agree", format!("node {node} has {found} records of the history of {group}, its state says {wanted} ({numbers:?})")) }
 }
 
 /// No batch broke an invariant, neither when it was decided nor in replay.

@@ -12,10 +12,34 @@ pub fn expired_in_time(group: &GroupId, m: &MemberId, promised_ms: u64, passed_m
     Ok(())
 }
 
+/// Nobody is expired while a lease that it was told still runs: somebody else could have what it believes to own (`safety.md` 10, 11).
+pub fn expired_past_its_lease(group: &GroupId, m: &MemberId, left_ms: u64) -> Verdict {
+    if left_ms > 0 { broken("timers", format!("{group}: {m} is expired {left_ms} ms before the lease that it was told ends")) } else { Ok(()) }
+}
+
+/// A loop that was late expires nobody who has been heard of meanwhile: what waits in sockets goes first (`safety.md` 19). `waits`: a heartbeat of the member has reached the node and was not taken up yet.
+pub fn late_loop_listens(group: &GroupId, m: &MemberId, late_ms: u64, allowed_ms: u64, waits: bool) -> Verdict {
+    if waits && late_ms > allowed_ms { broken("timers", format!("{group}: {m} is expired by a loop that is {late_ms} ms late, while its heartbeat waits at the leader")) } else { Ok(()) }
+}
+
 /// The rebalance timeout removes only a member that has something to give back, or one of the classic protocol, which it gives to join and to sync.
 pub fn fenced_with_cause(group: &GroupId, m: &MemberId, member: Option<&Member>) -> Verdict {
     if member.is_some_and(|x| x.pending.is_empty() && x.classic.is_none()) {
         return broken("timers", format!("{group}: {m} is fenced for its rebalance timeout and has nothing to give back"));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_fires_too_early_is_said() {
+        let (g, m) = (GroupId::from("g"), MemberId::from("m"));
+        let said = |v: Verdict| v.is_err_and(|b| b.invariant == "timers");
+        assert_eq!([said(expired_in_time(&g, &m, 10, 9)), said(expired_in_time(&g, &m, 10, 10))], [true, false]);
+        assert_eq!([said(expired_past_its_lease(&g, &m, 1)), said(expired_past_its_lease(&g, &m, 0))], [true, false]);
+        assert_eq!([said(late_loop_listens(&g, &m, 6, 5, true)), said(late_loop_listens(&g, &m, 5, 5, true)), said(late_loop_listens(&g, &m, 6, 5, false))], [true, false, false]);
+    }
 }

@@ -76,7 +76,7 @@ fn admissible(draft: &Draft, g: &Group, member: Option<&CommitMember>, o: &Commi
         None => return Err(CommitRefusal::StaleToken),
     }
     match g.offsets.get(&o.partition) {
-        Some(have) if have.token == o.token && have.seq > member.commit_seq => Err(CommitRefusal::StaleCommit),
+        Some(have) if (have.token == o.token || seeded::on(178)) && have.seq > member.commit_seq && !seeded::on(179) => Err(CommitRefusal::StaleCommit),
         _ => Ok(()),
     }
 }

@@ -70,5 +70,6 @@ pub(super) fn heard(l: &mut Leading, w: &Waiting, group: Option<&Group>, result:
     };
     let Some(m) = group.and_then(|g| g.members.get(member)) else { return };
     let timer = Timer::Command(w.group.clone(), TimerCommand::ExpireSession { member: member.clone() });
-    l.timers.arm(timer, w.arrived.max(l.rearmed_at) + m.session_promised_ms);
+    let from = if seeded::on(183) { w.arrived } else { w.arrived.max(l.rearmed_at) };
+    l.timers.arm(timer, from + if seeded::on(182) { m.session_told_ms } else { m.session_promised_ms });
 }

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::replicas::Replicas;
-use baton_coordinator::config::Setting;
+use baton_coordinator::{config::Setting, decide::TimerCommand, timers::Timer};
 
 impl World {
     pub(super) fn meta(&mut self, c: MetaCommand) {
@@ -15,9 +15,31 @@ impl World {
         self.topic_names.extend(self.meta.topics.iter().map(|(t, f)| (f.id, t.clone())));
         let image = Arc::new(self.meta.clone());
         self.replicas.image = image.clone();
+        let leader = self.replicas.leader.filter(|_| self.plan.aimed && self.plan.meta_lag_ms > 0 && !self.calm() && self.replicas.healthy());
+        let ahead = leader.filter(|_| self.r.pct(30));
         for node in 0..3 {
-            let lag = if self.calm() { 0 } else { self.r.below(self.plan.meta_lag_ms) };
+            let lag = match ahead {
+                Some(n) => if n == node { 0 } else { 6_000 },
+                None => if self.calm() { 0 } else { self.r.below(self.plan.meta_lag_ms) },
+            };
             self.at(self.now + lag, Ev::Image { node, image: image.clone() });
+        }
+        if ahead.is_some() {
+            // Aimed: the groups take note of it, and the next leader has not heard of it yet when its members want something else (`safety.md` 23).
+            let soon = self.now + self.r.range(700, 2_000);
+            self.at(soon, Ev::LeaderDies);
+            self.behind = Some(self.meta.revision);
+        }
+    }
+    /// There is another leader: if it is behind with its metadata, members say what they want.
+    pub(super) fn ask_who_is_behind(&mut self) {
+        let Some(revision) = self.behind.take().filter(|_| !self.calm()) else { return };
+        if self.replicas.leader.is_none_or(|n| self.replicas.nodes[n].image.revision >= revision) { return }
+        self.fired.hit("leader behind with its metadata");
+        for i in self.living() {
+            let topics = self.some_topics();
+            let p = &mut self.processes[i];
+            if p.phase == Phase::Steady { (p.subscribed, p.say_subscription, p.next_send) = (topics, true, 0); }
         }
     }
     pub(super) fn set_session(&mut self, group: &GroupId, session_timeout_ms: u64) {
@@ -127,8 +149,32 @@ impl World {
             && let Some(n) = self.replicas.leader
         {
             self.fired.hit("leader paused within its lease");
-            self.replicas.nodes[n].paused = now + self.r.below(LEASE_AGE - 40);
+            let ms = self.r.below(LEASE_AGE - 40);
+            self.stall(n, ms);
         }
+        if plan.aimed && now.is_multiple_of(5 * TICK) { self.pause_before_an_expiry() }
+    }
+
+    fn stall(&mut self, n: usize, ms: Ms) {
+        self.replicas.nodes[n].paused = self.now + ms;
+        self.stalls.push((n, self.now + ms, ms));
+    }
+    /// Aimed: a member that was not heard of is about to expire when its leader stands still; meanwhile its heartbeat comes.
+    fn pause_before_an_expiry(&mut self) {
+        let now = self.now;
+        if !self.processes.iter().any(|p| p.alive() && p.cut_out > now) || !self.replicas.healthy() { return }
+        let Some(n) = self.replicas.leader.filter(|n| self.replicas.nodes[*n].paused <= now) else { return };
+        let soon = self.replicas.nodes[n].clock.at(now) + 12 * TICK;
+        let expires = |t: &Timer| if let Timer::Command(g, TimerCommand::ExpireSession { member }) = t { Some((g.clone(), member.clone())) } else { None };
+        let about: Vec<(GroupId, MemberId)> = self.replicas.nodes[n].shard.due(soon).iter().filter_map(|(_, t)| expires(t)).collect();
+        let found = self.processes.iter().position(|p| p.alive() && p.cut_out > now && about.iter().any(|(g, m)| p.group == *g && p.id == *m));
+        let Some(i) = found.filter(|_| self.r.pct(50)) else { return };
+        self.fired.hit("leader paused just before a member expires");
+        self.tell(|w| format!("the leader stands still just before {} expires", w.processes[i].name));
+        let ms = self.r.range(38, 44) * TICK;
+        self.stall(n, ms);
+        let p = &mut self.processes[i];
+        (p.cut_out, p.waiting, p.next_send) = (0, None, 0);
     }
 
     fn member_faults(&mut self) {

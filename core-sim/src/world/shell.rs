@@ -10,9 +10,12 @@ impl World {
             return;
         }
         if self.now < self.replicas.nodes[n].paused {
-            let later = self.replicas.nodes[n].paused;
-            return self.at(later, Ev::Request { node, call });
+            // Its sockets are read after its timers have been looked at: both are due, and either may come first.
+            let later = self.replicas.nodes[n].paused + TICK;
+            self.in_sockets.insert((n, call));
+            return self.at(later, Ev::Request { node: Some(n), call });
         }
+        self.in_sockets.remove(&(n, call));
         if self.of_an_earlier_connection(call) {
             return;
         }
@@ -23,10 +26,11 @@ impl World {
             }
             return self.refuse(call);
         }
-        let (member_at, standing) = (self.membership(call), self.standing(call));
+        let (member_at, standing, held_at) = (self.membership(call), self.standing(call), self.held(call));
         let clocks = self.replicas.clocks(n, self.now);
+        self.note_numbers(call);
         let c = &mut self.calls[call];
-        (c.arrived, c.member_at, c.standing) = (self.now, member_at, standing);
+        (c.arrived, c.member_at, c.standing, c.held_at) = (self.now, member_at, standing, held_at);
         self.note_call(call);
         let c = &self.calls[call];
         // Kafka's requests have no such field: there the front gives its own.
@@ -50,6 +54,21 @@ impl World {
         let c = &self.calls[call];
         let Command::Heartbeat(h) = &c.command else { return None };
         self.replicas.newest().shard.group(&c.group)?.members.get(&h.member).filter(|m| m.incarnation == h.incarnation).map(|m| (m.joined_at, m.epoch))
+    }
+    /// What the member of a commit holds of what it commits, under the tokens that it names, as committed by now.
+    fn held(&self, call: usize) -> BTreeSet<Partition> {
+        let c = &self.calls[call];
+        let (Command::Commit(Commit { member: Some(m), offsets }), Some(g)) = (&c.command, self.replicas.newest().shard.group(&c.group)) else { return BTreeSet::new() };
+        let holds = |o: &&CommitOffset| g.owners.get(&o.partition).is_some_and(|x| x.member == m.member && x.incarnation == m.incarnation && x.token == o.token);
+        offsets.iter().filter(holds).map(|o| o.partition.clone()).collect()
+    }
+    fn note_numbers(&mut self, call: usize) {
+        let c = &self.calls[call];
+        let Command::Commit(Commit { member: Some(m), offsets }) = &c.command else { return };
+        for o in offsets {
+            let greatest = self.numbers.entry(((c.group.clone(), o.partition.clone()), o.token.0)).or_default();
+            *greatest = (*greatest).max(m.commit_seq);
+        }
     }
     /// Seeded bugs 8 and 50: a node that does not lead, or not yet, reads from what it has applied.
     fn read_applied(&mut self, n: usize, call: usize) {
@@ -101,6 +120,12 @@ impl World {
                 answers::refused(&c.group, h, why, committed.map(|m| &**m), then.is_some_and(|(join, _)| now.is_some_and(|(j, _)| j == join)), then.map(|(_, e)| e))?;
             }
             (Command::Commit(asked), Ok(Response::Committed(results))) => {
+                let held = self.held(call);
+                for (o, (p, done)) in asked.offsets.iter().zip(results) {
+                    let (Some(m), Err(why)) = (&asked.member, done) else { continue };
+                    let greatest = self.numbers.get(&((c.group.clone(), p.clone()), o.token.0)).copied().unwrap_or_default();
+                    answers::commit_refused(&format!("{} {p}", c.group), *why, c.held_at.contains(p) && held.contains(p), greatest > m.commit_seq)?;
+                }
                 let current = self.judge.deletions.get(&c.group).copied().unwrap_or_default() == c.deletions;
                 if let (Some(m), true) = (&asked.member, current) {
                     for (o, (p, done)) in asked.offsets.iter().zip(results) {
@@ -183,6 +208,20 @@ impl World {
         self.at(at, Ev::Done { node: n, done: Box::new(done) });
     }
 
+    /// Aimed: a member is removed while it works, and before it hears of that a copy of its last join arrives. It says nothing of what was granted since, and takes its time to stop.
+    fn old_join(&mut self, group: &GroupId, member: &MemberId, removed_at: Ms) -> bool {
+        let Some(i) = self.processes.iter().position(|p| p.alive() && p.phase == Phase::Steady && p.group == *group && p.id == *member) else { return false };
+        let joined = |c: &Call| c.process == Some(i) && c.life == self.processes[i].life && matches!(&c.command, Command::Heartbeat(h) if h.epoch == 0);
+        let Some(call) = self.calls.iter().rposition(joined) else { return false };
+        self.fired.hit("join of a removed member comes again");
+        let p = &mut self.processes[i];
+        (p.slow_pct, p.slow_ms) = (100, 3 * self.plan.session_ms);
+        let copy = self.copy(call);
+        let when = removed_at + self.r.range(1, 6) * TICK;
+        self.at(when, Ev::Request { node: None, call: copy });
+        true
+    }
+
     /// No heartbeat is answered while a batch of its group is in flight (held ones, which end by time, aside).
     fn rule_one(&self, n: usize, term: Term, call: usize, result: &Result<Response, GroupError>) -> Verdict {
         let Some((t, base, groups)) = self.proposed.get(&n) else { return Ok(()) };
@@ -217,7 +256,7 @@ impl World {
                         }
                     }
                     Record::Reconciled(r) if !r.revoked.is_empty() => asked_back.push((b.group.clone(), r.member.clone(), r.revoked.clone())),
-                    Record::Removed { member, .. } => removed.push((b.group.clone(), member.clone())),
+                    Record::Removed { member, held, .. } => removed.push((b.group.clone(), member.clone(), !held.is_empty())),
                     Record::OffsetsExpired { partitions } => self.forgotten(n, &b.group, partitions)?,
                     Record::Classic(c) if matches!(**c, ClassicRecord::Preparing | ClassicRecord::Generation { .. } | ClassicRecord::Assigned { .. }) => rebalances.push((b.group.clone(), matches!(**c, ClassicRecord::Preparing))),
                     _ => {}
@@ -228,7 +267,8 @@ impl World {
         if self.plan.aimed && !self.calm() && !removed.is_empty() {
             // Aimed: the member's own heartbeat arrives between the proposal and the commit of its removal.
             delay += 300;
-            for (g, m) in removed {
+            for (g, m, held) in removed {
+                if held && self.r.pct(50) && self.old_join(&g, &m, self.now + delay) { continue }
                 if let Some(i) = self.processes.iter().position(|p| p.alive() && p.phase == Phase::Steady && p.group == g && p.id == m) {
                     self.fired.hit("heartbeat during its own removal");
                     self.processes[i].waiting = None;
@@ -315,9 +355,25 @@ impl World {
         let Some((incarnation, promised)) = g.members.get(m).map(|x| (x.incarnation, x.session_promised_ms)).or(classic) else { return Ok(()) };
         let heard = self.accepted.get(&(group.clone(), m.clone(), incarnation)).copied().unwrap_or_default();
         let since = heard.max(self.replicas.nodes[n].led_at);
-        timers::expired_in_time(group, m, promised, (self.now - since) * 105 / 100 + 2 * TICK)
+        timers::expired_in_time(group, m, promised, (self.now - since) * 105 / 100 + 2 * TICK)?;
+        if let Some(p) = self.processes.iter().find(|p| p.group == *group && p.id == *m && p.incarnation == incarnation) {
+            timers::expired_past_its_lease(group, m, p.deadline.saturating_sub(p.clock.at(self.now)))?;
+        }
+        let of_member = |c: &Call| c.group == *group && match &c.command { Command::Heartbeat(h) => h.member == *m, Command::Consumer(h) => h.member == *m, _ => false };
+        let waits = self.in_sockets.iter().any(|(at, call)| *at == n && of_member(&self.calls[*call]));
+        // The newest stall is the one that is over now; earlier ones may have moved the deadline by as much. What was due before it has fired, and may have waited behind an entry.
+        let stalls: Vec<(Ms, Ms)> = self.stalls.iter().filter(|(at, until, _)| *at == n && *until > since).map(|(_, until, ms)| (until - ms, ms * 105 / 100)).collect();
+        let Some(((begin, _), earlier)) = stalls.split_last() else { return Ok(()) };
+        let due = promised + earlier.iter().map(|(_, ms)| ms).sum::<Ms>();
+        let clock = &self.replicas.nodes[n].clock;
+        let passed = |at: Ms| clock.at(at).saturating_sub(clock.at(since));
+        let fell_due = passed(*begin) < promised;
+        timers::late_loop_listens(group, m, passed(self.now).saturating_sub(due), LATE + 2 * TICK, waits && fell_due)
     }
 }
+
+/// A loop that is late by more than this has to listen before it expires anybody.
+const LATE: Ms = 200;
 
 /// The request's own time was over before anything was done.
 pub(super) fn nothing_done(result: &Result<Response, GroupError>) -> bool { matches!(result, Err(GroupError::Unavailable { reason }) if reason.contains("later than its timeout_ms")) }
