@@ -54,12 +54,31 @@ impl Ranking {
     }
 }
 
-/// Compares load / capacity. A load on capacity 0 is above every other.
+/// Compares load / capacity. A load on capacity 0 is above every other; no load is nothing, whatever the capacity.
 fn relative(a: (u64, u32), b: (u64, u32)) -> Ordering {
     match (a.1, b.1) {
         (0, 0) => a.0.cmp(&b.0),
         (0, _) if a.0 > 0 => Ordering::Greater,
         (_, 0) if b.0 > 0 => Ordering::Less,
-        _ => (u128::from(a.0) * u128::from(b.1)).cmp(&(u128::from(b.0) * u128::from(a.1))),
+        _ => (u128::from(a.0) * u128::from(b.1.max(1))).cmp(&(u128::from(b.0) * u128::from(a.1.max(1)))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A sort may panic otherwise.
+    #[test]
+    fn relative_loads_are_in_one_order_whatever_the_capacities() {
+        let all: Vec<(u64, u32)> = (0..4).flat_map(|load| (0..4).map(move |capacity| (load, capacity))).collect();
+        for &a in &all {
+            for &b in &all {
+                assert_eq!(relative(a, b), relative(b, a).reverse(), "{a:?} {b:?}");
+                for &c in &all {
+                    assert!(relative(a, b).is_gt() || relative(b, c).is_gt() || relative(a, c).is_le(), "{a:?} {b:?} {c:?}");
+                }
+            }
+        }
     }
 }
