@@ -3,7 +3,7 @@
 //! Picture the subscribers of a topic as columns sorted by height, those of equal height in ascending order of member. Giving fills the lowest columns
 //! level by level, from left to right within a level; taking lowers the highest ones, from right to left.
 
-use crate::assign::spec::NOBODY;
+use crate::assign::{spec::NOBODY, subscribers::Members};
 use std::ops::Range;
 
 /// Sorted by counting instead of by comparing while the heights lie within this many times the number of columns.
@@ -35,8 +35,8 @@ impl Levels {
         Self { part: vec![0..0; sizes.len()], sizes, with_size, least, sorted: Vec::new(), grouped: Vec::new(), counts: Vec::new() }
     }
 
-    /// Gives every partition without an owner, in ascending order, to the least loaded of `members` (ascending, not empty).
-    pub(super) fn fill(&mut self, members: &[u32], partitions: Range<usize>, owners: &mut [u32]) {
+    /// Gives every partition without an owner, in ascending order, to the least loaded of `members` (not empty).
+    pub(super) fn fill(&mut self, members: Members<'_>, partitions: Range<usize>, owners: &mut [u32]) {
         let free = owners[partitions.clone()].iter().filter(|o| **o == NOBODY).count();
         if free == 0 {
             return;
@@ -58,10 +58,10 @@ impl Levels {
 
     /// Moves partitions of one topic from its most to its least loaded subscribers until they differ by at most one, or nobody above has any to give.
     /// Returns how many moved.
-    pub(super) fn even_out(&mut self, members: &[u32], partitions: Range<usize>, owners: &mut [u32]) -> usize {
+    pub(super) fn even_out(&mut self, members: Members<'_>, partitions: Range<usize>, owners: &mut [u32]) -> usize {
         // An owner can give if some subscriber would still be below it afterwards.
         let most = owners[partitions.clone()].iter().filter_map(|o| self.sizes.get(*o as usize)).max().copied().unwrap_or(0);
-        if self.least + 1 >= most || !members.iter().any(|m| self.sizes[*m as usize] + 1 < most) {
+        if self.least + 1 >= most || !members.any(|m| self.sizes[m as usize] + 1 < most) {
             return 0;
         }
         self.sort(members);
@@ -121,54 +121,58 @@ impl Levels {
     }
 
     /// Leaves members of the lowest level in `sorted`: all of them, or as many as are wanted.
-    fn lowest(&mut self, members: &[u32], wanted: usize) {
-        self.sorted.clear();
+    fn lowest(&mut self, members: Members<'_>, wanted: usize) {
+        let Self { sorted, sizes, least, .. } = self;
+        sorted.clear();
         let mut level = u32::MAX;
-        for &m in members {
-            let size = self.sizes[m as usize];
+        members.any(|m| {
+            let size = sizes[m as usize];
             if size < level {
                 level = size;
-                self.sorted.clear();
+                sorted.clear();
             }
-            if size == level {
-                self.sorted.push(m);
-                // Nobody is below the least of all.
-                if level == self.least && self.sorted.len() == wanted {
-                    return;
-                }
+            if size > level {
+                return false;
             }
-        }
+            sorted.push(m);
+            // Nobody is below the least of all.
+            level == *least && sorted.len() == wanted
+        });
     }
 
-    fn spread(&self, members: &[u32]) -> (u32, u32) {
-        members.iter().map(|m| self.sizes[*m as usize]).fold((u32::MAX, 0), |(least, most), size| (least.min(size), most.max(size)))
+    fn spread(&self, members: Members<'_>) -> (u32, u32) {
+        let (mut least, mut most) = (u32::MAX, 0);
+        members.for_each(|m| {
+            let size = self.sizes[m as usize];
+            (least, most) = (least.min(size), most.max(size));
+        });
+        (least, most)
     }
 
     /// Leaves all members in `sorted`, by size, then by number.
-    fn sort(&mut self, members: &[u32]) {
+    fn sort(&mut self, members: Members<'_>) {
         let (least, most) = self.spread(members);
         let spread = (most - least) as usize + 1;
-        self.sorted.clear();
+        let Self { sorted, sizes, counts, .. } = self;
+        sorted.clear();
         if spread > COUNTING_SPREAD * members.len() {
-            self.sorted.extend_from_slice(members);
-            self.sorted.sort_unstable_by_key(|m| (self.sizes[*m as usize], *m));
+            members.for_each(|m| sorted.push(m));
+            sorted.sort_unstable_by_key(|m| (sizes[*m as usize], *m));
             return;
         }
-        self.counts.clear();
-        self.counts.resize(spread, 0);
-        for m in members {
-            self.counts[(self.sizes[*m as usize] - least) as usize] += 1;
-        }
+        counts.clear();
+        counts.resize(spread, 0);
+        members.for_each(|m| counts[(sizes[m as usize] - least) as usize] += 1);
         let mut start = 0;
-        for count in &mut self.counts {
+        for count in counts.iter_mut() {
             start += std::mem::replace(count, start);
         }
-        self.sorted.resize(members.len(), 0);
-        for m in members {
-            let place = &mut self.counts[(self.sizes[*m as usize] - least) as usize];
-            self.sorted[*place as usize] = *m;
+        sorted.resize(members.len(), 0);
+        members.for_each(|m| {
+            let place = &mut counts[(sizes[m as usize] - least) as usize];
+            sorted[*place as usize] = m;
             *place += 1;
-        }
+        });
     }
 
     fn group(&mut self, partitions: Range<usize>, owners: &[u32]) {

@@ -1,5 +1,6 @@
 //! Members by load relative to capacity. Loads are compared as fractions without division: exact, and the same on every machine.
 
+use crate::assign::subscribers::Members;
 use std::{
     cmp::Ordering,
     collections::{BTreeMap, BTreeSet},
@@ -36,9 +37,15 @@ impl Ranking {
     }
 
     /// The same of a short list.
-    pub(super) fn least_loaded_of(&self, members: &[u32], weight: u32) -> Option<u32> {
+    pub(super) fn least_loaded_of(&self, members: Members<'_>, weight: u32) -> Option<u32> {
         let with = |m: u32| (self.loads[m as usize] + u64::from(weight), self.capacities[m as usize]);
-        members.iter().copied().min_by(|a, b| relative(with(*a), with(*b)).then(a.cmp(b)))
+        let mut best = None;
+        members.for_each(|m| {
+            if best.is_none_or(|b| relative(with(m), with(b)) == Ordering::Less) {
+                best = Some(m);
+            }
+        });
+        best
     }
 
     /// Whether `to` with `weight` more is less loaded than `from` is now.
