@@ -32,7 +32,7 @@ pub const ALL: [Invariant; 18] = [
     i("I3", "fencing", &[Core, Cluster, Processes], "Every grant carries a token greater than every earlier token of that partition, across deletion of the group and change of leader."),
     i("I4", "epochs", &[Core, Cluster], "member epoch ≤ target epoch ≤ group epoch; group and target epochs never fall, nor does the metadata revision that a group has recorded; an empty group's target is level with its epoch; no member is told epoch 0."),
     i("I5", "durable", &[Core, Cluster, Processes], "What was acknowledged survives the loss of a minority, and all nodes crashing at once with unsynced writes lost."),
-    i("I6", "answers-committed", &[Core], "An answer reveals only committed state, and only under a valid leader lease; a refusal is borne out by it."),
+    i("I6", "answers-committed", &[Core, Cluster], "An answer reveals only committed state, and only under a valid leader lease; a refusal is borne out by it."),
     i("I7", "complete", &[Core, Cluster, Processes], "A stable group's members own every partition of the topics they subscribe to, each once."),
     i("I8", "live", &[Core, Cluster, Processes], "Once faults stop, every group becomes stable within a bound."),
     i("I9", "timers", &[Core, Cluster], "After a change of leader each member has exactly one session timer, at full length of what it was promised."),

@@ -275,6 +275,9 @@ impl Driver {
         let now = Now { mono_ms: turn.mono_ms.max(arrived), ..turn };
         let refuse = |reason: &str| Outcome::NotTaken(reason.into());
         let waited = now.mono_ms.saturating_sub(arrived);
+        if seeded::on(160) {
+            request.budget_ms = None;
+        }
         let refusal = if request.budget_ms.is_some_and(|b| b < waited) {
             Some(Outcome::Done(Err(GroupError::Unavailable { reason: "the request was taken up later than its timeout_ms: nothing was done".into() })))
         } else if self.lapsed {
@@ -347,6 +350,10 @@ impl Driver {
         }
         let Some(term) = term else {
             self.lapsed = leading.is_some();
+            if self.lapsed && self.check_timers && seeded::on(163) {
+                self.lapsed = false;
+                self.slot.shard().handle_timeout(now);
+            }
             return;
         };
         let broken = (self.lapsed || now.mono_ms.saturating_sub(self.last_good) > GAP_MS) && !seeded::on(28);

@@ -67,7 +67,7 @@ impl Inner {
     /// most the lease age; what the election time has over that, less the drift of clocks, is how long it lasts. After that the lease is asked again.
     async fn still_leased(&self, no: u16, term: Term, checked: Millis) -> bool {
         let raft = &self.config.raft;
-        let lasts = drift_bounded(raft.election_max_ms).saturating_sub(raft.lease_age_ms);
+        let lasts = drift_bounded(raft.election_max_ms).saturating_sub(if seeded::on(169) { 0 } else { raft.lease_age_ms });
         if within(self.now(), checked, lasts) || seeded::on(84) {
             return true;
         }

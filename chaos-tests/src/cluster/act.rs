@@ -79,6 +79,12 @@ pub enum Act {
     Forgotten { node: u64, all: bool, down: Ms },
     /// A member is cut off, another process takes its id and dies; the first, which was replaced, is the member from then on.
     Outlived { member: u64, ms: Ms },
+    /// A request waits behind an entry that cannot be committed, for longer than its timeout.
+    Overdue,
+    /// A node that has not applied the newest changes of topics is asked for them.
+    BehindMeta { ms: Ms },
+    /// A leader's lease check passes on what it heard before it was cut off, and the answer stands still until nobody is bound by that any more.
+    AgedCheck { shard: u64, hears: Ms, stop: Ms },
     /// A node is stopped as an operator stops it: its leaderships are given away, then it ends in order.
     Stop { node: u64, down: Ms },
     /// Two processes are started under one instance id.
@@ -116,7 +122,8 @@ pub const INSTALL: [&str; 5] = ["installation announced", "snapshot file written
 /// Those that every node passes again and again.
 pub const OFTEN: [&str; 6] = ["records durable, nobody told", "entry about to be applied", "entry applied, nobody told", "checkpoint about to be written", "checkpoint written", "answer about to leave"];
 /// Everything that must happen in a batch of stories: a fault that never fires proves nothing.
-pub const KINDS: [&str; 79] = [
+pub const KINDS: [&str; 82] = [
+    "request that waits for too long", "node behind in metadata asked", "answer under a check that has aged",
     "deposed leader of metadata asked", "forwarded change of topics without an answer", "checkpoint after a group was deleted for good", "replaced process lives on",
     "leader stands still with an answer", "power lost after a checkpoint on a slow disk",
     "leader dies before its followers have applied", "forwarded request without an answer", "node stopped in order",
@@ -141,7 +148,7 @@ impl Act {
             Act::Poison { .. } => 9_000,
             Act::LaggingHeir { .. } => 7_000,
             Act::Stop { .. } => 8_000,
-            Act::DeposedMeta { ms } => ms + 4_000,
+            Act::DeposedMeta { ms } | Act::BehindMeta { ms } => ms + 4_000,
             Act::Forgotten { down, .. } => down + 12_000,
             Act::Outlived { ms, .. } => ms + 16_000,
             Act::HeldAnswer { ms, .. } => ms + 4_000,
@@ -163,7 +170,7 @@ impl Act {
     pub fn must_end(&self) -> bool {
         matches!(self, Act::FlipBit { .. } | Act::EmptyDisk { .. } | Act::OldCopy { .. } | Act::OldVersion { .. } | Act::ForgetVote { .. } | Act::DeleteTopic { .. } | Act::DeleteGroup { .. }
             | Act::StopClock { .. } | Act::FailSync { .. } | Act::ChangeSession { .. } | Act::Trap { .. } | Act::CrashInstall { .. } | Act::JoinStorm { .. } | Act::FlapMember { .. } | Act::GrowTopic { .. }
-            | Act::LaggingHeir { .. } | Act::LostReply | Act::DeposedMeta { .. } | Act::LostChange | Act::Forgotten { .. } | Act::Outlived { .. } | Act::RollingRestart { .. } | Act::Stop { .. } | Act::HeldAnswer { .. } | Act::AheadOfDisk { .. } | Act::LateAnswers { .. } | Act::Poison { .. } | Act::ResetOffsets { .. } | Act::StaticRestart { .. } | Act::TwoInstances { .. })
+            | Act::LaggingHeir { .. } | Act::LostReply | Act::Overdue | Act::BehindMeta { .. } | Act::AgedCheck { .. } | Act::DeposedMeta { .. } | Act::LostChange | Act::Forgotten { .. } | Act::Outlived { .. } | Act::RollingRestart { .. } | Act::Stop { .. } | Act::HeldAnswer { .. } | Act::AheadOfDisk { .. } | Act::LateAnswers { .. } | Act::Poison { .. } | Act::ResetOffsets { .. } | Act::StaticRestart { .. } | Act::TwoInstances { .. })
     }
     /// The name under which it is counted.
     pub fn kind(&self) -> &'static str {
@@ -216,6 +223,9 @@ impl Act {
             Act::LostChange => "forwarded change of topics without an answer",
             Act::Forgotten { .. } => "checkpoint after a group was deleted for good",
             Act::Outlived { .. } => "replaced process lives on",
+            Act::Overdue => "request that waits for too long",
+            Act::BehindMeta { .. } => "node behind in metadata asked",
+            Act::AgedCheck { .. } => "answer under a check that has aged",
             Act::TwoInstances { .. } => "two processes under one instance id",
             Act::Join { .. } => "member joins",
             Act::JoinStorm { .. } => "join storm",

@@ -115,6 +115,9 @@ pub async fn carry_out(world: &Arc<World>, topics: &Topics, act: Act) {
         Act::LostReply => heirs::lost_reply(world).await,
         Act::DeposedMeta { ms } => metadata::deposed(world, *ms).await,
         Act::LostChange => metadata::lost_change(world).await,
+        Act::BehindMeta { ms } => metadata::behind(world, *ms).await,
+        Act::Overdue => heirs::overdue(world).await,
+        Act::AgedCheck { shard: s, hears, stop } => aged_check(world, shard(world, *s), *hears, *stop).await,
         Act::Forgotten { node, all, down } => forgotten(world, *node, *all, *down).await,
         Act::HeldAnswer { shard: s, ms } => held_answer(world, shard(world, *s), *ms).await,
         Act::AheadOfDisk { node, down } => ahead_of_disk(world, *node, *down).await,
@@ -283,6 +286,25 @@ async fn held_answer(world: &Arc<World>, s: u16, stop: Ms) -> bool {
     pause(until.saturating_sub(world.now())).await;
     faults::set_trap(world.host(leader), None);
     world.seen().judge.newest_term(s) > term
+}
+
+/// A leader is cut off, and a while later a lease check still passes on what it heard before. The answer that waited for it stands still until nobody is bound by that any more:
+/// the check was good for less than that (`safety.md` 3).
+async fn aged_check(world: &Arc<World>, s: u16, hears: Ms, stop: Ms) -> bool {
+    let Some(leader) = world.leader(s).filter(|n| world.is_free(*n)) else { return false };
+    let until = world.now() + 2_000;
+    for _ in 0..3 { world.beside(heirs::ask_one(world.clone(), leader, until)); }
+    pause(100).await;
+    let sprung = format!("node {leader} at a point: answer about to leave");
+    let times = |w: &World| w.seen().story.iter().filter(|l| l.ends_with(&sprung)).count();
+    let before = times(world);
+    world.cut(leader, false);
+    pause(hears).await;
+    set_spring(world, leader, "answer about to leave", Some(s + 1), 0, Spring { pause: stop, ..Spring::default() });
+    pause(until.saturating_sub(world.now())).await;
+    faults::set_trap(world.host(leader), None);
+    world.cut(leader, true);
+    times(world) > before
 }
 
 /// A node applies what others have on their disks before it has it on its own, and loses its power just after a checkpoint: that must not have what the log has not (`safety.md` 28).

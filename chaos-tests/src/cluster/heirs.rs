@@ -98,6 +98,41 @@ pub async fn lost_reply(world: &Arc<World>) -> bool {
     then && found.is_some()
 }
 
+/// A reset waits behind an entry that cannot be committed, for longer than it said that it is worth something; its caller has been told that by then. When the leader can go on it must
+/// not carry it out any more (`safety.md` 17).
+pub async fn overdue(world: &Arc<World>) -> bool {
+    let s = shard_of(&GroupId::from(RESETS), world.plan.shards);
+    let Some(leader) = world.leader(s).filter(|n| world.is_free(*n)) else { return false };
+    let first = thread_rng().gen_range(1_000..2_000);
+    if NODES.into_iter().any(|n| !world.is_up(n)) || !set(world, leader, first).await { return false; }
+    let send = |offset: i64, timeout_ms: Ms| as_admin(world, async move {
+        let mut body = to(offset);
+        body["timeout_ms"] = json!(timeout_ms);
+        madsim::task::spawn(tap::copy(http(leader), "PUT".parse().expect("a method"), path(), serde_json::to_vec(&body).ok()));
+    });
+    // Something is in the log of the leader that it has not applied: whatever changes anything waits for that.
+    let in_flight = || world.seen().nodes.get(&leader).is_some_and(|n| n.cluster().shards.get(usize::from(s)).is_some_and(|v| v.last_log > v.applied));
+    let begin = world.now();
+    world.cut(leader, false);
+    send(first + 1, 5_000).await;
+    while world.now() < begin + 150 && !in_flight() { pause(5).await; }
+    // Its packets have had their time.
+    pause(60).await;
+    let before = in_flight();
+    if before { send(first + 5_000, 60).await; }
+    // Not for so long that another is elected.
+    pause((begin + 450).saturating_sub(world.now())).await;
+    let waited = before && in_flight();
+    world.cut(leader, true);
+    pause(1_500).await;
+    let found = offset(world, leader).await;
+    world.event(format!("a reset to {} was worth something for 60 ms, and waited for longer ({waited}): now there is {found:?}", first + 5_000));
+    if waited && found == Some(first + 5_000) {
+        world.broken("linearizable", format!("a reset to {} was carried out after its timeout_ms, behind an entry for which it had waited all the time", first + 5_000));
+    }
+    waited && found.is_some()
+}
+
 /// Makes the group that is to be deleted for good, and says in which shard it is.
 pub async fn make_group(world: &Arc<World>) -> Option<u16> {
     let made = as_admin(world, async move { admin().put(&format!("/v1/groups/{PASSING}/offsets"), &to(5)).await }).await;

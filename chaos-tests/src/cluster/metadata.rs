@@ -8,6 +8,7 @@ use super::{
     world::{NODES, World, http},
 };
 use baton_client::tap;
+use baton_raft::faults;
 use madsim::rand::{Rng, thread_rng};
 use serde_json::json;
 use std::sync::Arc;
@@ -54,13 +55,7 @@ pub async fn deposed(world: &Arc<World>, ms: Ms) -> bool {
     while world.now() < until {
         pause(thread_rng().gen_range(20..200)).await;
         let Some(new) = leader(world).filter(|n| *n != old) else { continue };
-        let done = match changes % 4 {
-            0 => put(world, new, &name, 2 + changes).await,
-            1 => session(world, new, &name, 5_100 + changes as Ms).await,
-            2 => delete(world, new, &name).await,
-            _ => put(world, new, &name, 1).await,
-        };
-        changes += i32::from(done);
+        changes += i32::from(change(world, new, &name, changes).await);
     }
     world.cut(old, true);
     world.event(format!("node {old} was asked for topics while others made {changes} changes"));
@@ -68,6 +63,40 @@ pub async fn deposed(world: &Arc<World>, ms: Ms) -> bool {
     delete(world, old, &name).await;
     changes > 0
 }
+/// The next change of a topic and of the settings of the group of that name.
+async fn change(world: &World, node: u64, name: &str, changes: i32) -> bool {
+    match changes % 4 {
+        0 => put(world, node, name, 2 + changes).await,
+        1 => session(world, node, name, 5_100 + changes as Ms).await,
+        2 => delete(world, node, name).await,
+        _ => put(world, node, name, 1).await,
+    }
+}
+
+/// A node is behind with what it applies of the metadata, and is asked for topics and settings while others change them. It has to wait until it has what was committed when it was
+/// asked, or to say that it cannot answer (`safety.md` 2).
+pub async fn behind(world: &Arc<World>, ms: Ms) -> bool {
+    let Some(leads) = leader(world).filter(|_| all_up(world)) else { return false };
+    let (late, name) = (leads % 3 + 1, format!("late{}", world.now()));
+    if !put(world, leads, &name, 1).await || !session(world, leads, &name, 5_000).await { return false; }
+    let until = world.now() + ms;
+    for path in [path(&name), path(&name), config(&name)] { world.beside(look(world.clone(), late, path, until)); }
+    let mut changes = 0;
+    while world.now() < until {
+        faults::change(world.host(late), |h| h.holds_back = Some(0));
+        let Some(leads) = leader(world) else { break };
+        changes += i32::from(change(world, leads, &name, changes).await);
+        pause(thread_rng().gen_range(100..900)).await;
+        faults::change(world.host(late), |h| h.holds_back = None);
+        pause(thread_rng().gen_range(60..200)).await;
+    }
+    faults::change(world.host(late), |h| h.holds_back = None);
+    world.event(format!("node {late} was behind and asked for topics while others made {changes} changes"));
+    pause(1_500).await;
+    if let Some(leads) = leader(world) { delete(world, leads, &name).await; }
+    changes > 1
+}
+
 async fn look(world: Arc<World>, node: u64, path: String, until: Ms) {
     while world.now() < until && !world.is_over() {
         get(&world, node, path.clone()).await;

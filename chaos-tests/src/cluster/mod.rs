@@ -63,7 +63,7 @@ pub struct Work { pub grants: u64, pub uses: u64, pub commits: u64, pub fetches:
 /// A seeded bug of the shell around the core: its number in `docs/evidence.md`, and the invariants named in advance that may catch it.
 pub struct SeededBug { pub number: u8, pub what: &'static str, pub caught_by: &'static [&'static str] }
 /// The bugs that the stories of a cluster must find.
-pub const BUGS: [SeededBug; 24] = [
+pub const BUGS: [SeededBug; 28] = [
     SeededBug { number: 2, what: "assign before the revocation is confirmed (the canary)", caught_by: &["one-owner", "one-believer"] },
     SeededBug { number: 7, what: "leader answers after losing its lease", caught_by: &["lease", "one-believer", "fencing", "durable", "timers"] },
     SeededBug { number: 8, what: "committed offset read from a follower", caught_by: &["linearizable"] },
@@ -87,11 +87,15 @@ pub const BUGS: [SeededBug; 24] = [
     SeededBug { number: 117, what: "a replaced process joins again under its old incarnation", caught_by: &["live"] },
     SeededBug { number: 130, what: "a deleted group stays in the checkpoint", caught_by: &["replicas-agree", "linearizable", "live"] },
     SeededBug { number: 136, what: "a change of metadata is sent again although it may have been carried out", caught_by: &["linearizable"] },
+    SeededBug { number: 160, what: "a request is carried out past its timeout_ms", caught_by: &["linearizable"] },
+    SeededBug { number: 163, what: "timers fire without a lease", caught_by: &["timers"] },
+    SeededBug { number: 168, what: "topics and settings are told without waiting for what was committed", caught_by: &["linearizable"] },
+    SeededBug { number: 172, what: "history is missing from the checkpoint", caught_by: &["replicas-agree"] },
     SeededBug { number: 144, what: "a new incarnation commits as the one before", caught_by: &["live"] },
 ];
 
 /// Bugs with a switch that no test demands: they need more seeds than a test has time for, or another defence stands before them (96). `mutants --bug N` tries.
-pub const OPEN: [SeededBug; 11] = [
+pub const OPEN: [SeededBug; 12] = [
     SeededBug { number: 84, what: "an answer leaves although its lease has ended since", caught_by: &["lease"] },
     SeededBug { number: 87, what: "a new leader serves before it has applied what was committed before it", caught_by: &["linearizable", "durable", "timers", "epochs"] },
     SeededBug { number: 92, what: "all commits of a process have one number", caught_by: &["durable"] },
@@ -102,6 +106,7 @@ pub const OPEN: [SeededBug; 11] = [
     SeededBug { number: 107, what: "a leader learns nothing of new metadata until the next one leads", caught_by: &["live", "complete"] },
     SeededBug { number: 111, what: "an unknown outcome is told as a refusal", caught_by: &["linearizable"] },
     SeededBug { number: 113, what: "guards of lost partitions are not stopped", caught_by: &["fencing", "one-believer"] },
+    SeededBug { number: 169, what: "the age of a lease check is not taken off the time it lasts", caught_by: &["lease"] },
     SeededBug { number: 141, what: "replies of a peer are taken in order instead of by their numbers", caught_by: &["live", "linearizable", "panic"] },
 ];
 

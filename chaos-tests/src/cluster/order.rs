@@ -6,7 +6,8 @@
 
 use super::world::World;
 use baton_client::{http::Reply, tap::{Notes, Sent}};
-use baton_invariants::{Verdict, linear::{Report, groups::{self, Groups}, history::{CallId, History}, monotone::{Floor, Monotone}, offsets::{self, Offsets, Value}, settings::{self, Settings}, topics::{self, Topics}}};
+use baton_coordinator::command::CommitRefusal;
+use baton_invariants::{Verdict, answers, linear::{Report, groups::{self, Groups}, history::{CallId, History}, monotone::{Floor, Monotone}, offsets::{self, Offsets, Value}, settings::{self, Settings}, topics::{self, Topics}}};
 use baton_wire::{CommitRequest, CommitResponse, OffsetsResponse, Problem, code};
 use serde_json::Value as Json;
 use std::{collections::{BTreeMap, BTreeSet}, sync::Weak};
@@ -21,6 +22,8 @@ pub struct Order {
     /// What members were told by their heartbeats, (assignment revision, epoch) by (group, member, incarnation): it never goes back.
     told: Monotone<Life, (u64, i64)>,
     places: BTreeSet<String>,
+    /// Commits of members that were asked for: the greatest number by place and token.
+    numbers: BTreeMap<(String, u64), u64>,
     open: BTreeMap<u64, Vec<Noted>>,
     next: u64,
 }
@@ -29,7 +32,8 @@ type Life = (String, String, String);
 
 /// What a request is a call to.
 enum Noted {
-    Commit(CallId),
+    /// Of this place; of a member: under which token, and which number it has.
+    Commit(CallId, String, Option<(u64, u64)>),
     /// Of this place.
     Fetch(CallId, String),
     /// All or nothing: a deletion.
@@ -63,12 +67,17 @@ impl Order {
                 if request.member_id.is_none() { noted.push(Noted::Group(self.groups.called(now, g.to_string(), groups::Op::Make))); }
                 for o in request.offsets {
                     let place = place(g, &o.topic, o.partition);
-                    let op = match (o.token, request.commit_seq) {
-                        (Some(token), Some(seq)) => offsets::Op::Commit { token, seq, value: value(o.offset, o.metadata) },
-                        _ => offsets::Op::Set { value: value(o.offset, o.metadata) },
+                    let of = o.token.zip(request.commit_seq);
+                    let op = match of {
+                        Some((token, seq)) => offsets::Op::Commit { token, seq, value: value(o.offset, o.metadata) },
+                        None => offsets::Op::Set { value: value(o.offset, o.metadata) },
                     };
+                    if let Some((token, seq)) = of {
+                        let greatest = self.numbers.entry((place.clone(), token)).or_default();
+                        *greatest = (*greatest).max(seq);
+                    }
                     self.places.insert(place.clone());
-                    noted.push(Noted::Commit(self.offsets.called(now, place, op)));
+                    noted.push(Noted::Commit(self.offsets.called(now, place.clone(), op), place, of));
                 }
             }
             ("GET", ["groups", g, "offsets"]) => {
@@ -129,13 +138,23 @@ impl Order {
         let results = || serde_json::from_slice::<CommitResponse>(&answer.body).map(|r| r.results).unwrap_or_default();
         let found = || serde_json::from_slice::<OffsetsResponse>(&answer.body).map(|r| r.offsets).unwrap_or_default();
         // The results of a commit are in the order of its offsets.
-        let mut refusals = if fine && noted.iter().any(|n| matches!(n, Noted::Commit(_))) { results() } else { Vec::new() }.into_iter().map(|r| r.code.is_some());
+        let mut refusals = if fine && noted.iter().any(|n| matches!(n, Noted::Commit(..))) { results() } else { Vec::new() }.into_iter().map(|r| r.code);
         let offsets = if fine && noted.iter().any(|n| matches!(n, Noted::Fetch(..))) { found() } else { Vec::new() };
         for n in noted {
             match n {
-                Noted::Commit(id) if !fine || refusals.next().unwrap_or(true) => self.offsets.refused(id),
+                Noted::Commit(id, ..) if !fine => self.offsets.refused(id),
+                Noted::Commit(id, place, of) => match refusals.next() {
+                    Some(None) => self.offsets.returned(id, now),
+                    refusal => {
+                        self.offsets.refused(id);
+                        if let (Some(Some(code)), Some((token, seq))) = (refusal, of) && code == code::STALE_COMMIT {
+                            let greatest = self.numbers.get(&(place.clone(), token)).copied().unwrap_or_default();
+                            answers::commit_refused(&place, CommitRefusal::StaleCommit, true, greatest > seq)?;
+                        }
+                    }
+                },
                 Noted::Clear(id) if !fine => self.offsets.refused(id),
-                Noted::Commit(id) | Noted::Clear(id) => self.offsets.returned(id, now),
+                Noted::Clear(id) => self.offsets.returned(id, now),
                 Noted::Fetch(id, p) if fine || code == code::UNKNOWN_GROUP => {
                     let group = p.split('/').next().unwrap_or_default();
                     let found = offsets.iter().find(|o| place(group, &o.topic, o.partition) == p).map(|o| Value { offset: o.offset, metadata: o.metadata.clone() });

@@ -64,6 +64,9 @@ const LATER_PCT: u64 = 25;
 /// Those that came last: so many stories of a hundred that would be a random mix are aimed at one of them instead.
 const LAST: [u64; 4] = [55, 56, 57, 58];
 const LAST_PCT: u64 = 22;
+/// And those that came after them, again by a generator of their own.
+const NEWEST: [u64; 3] = [59, 60, 61];
+const NEWEST_PCT: u64 = 20;
 /// More rarely drawn in a random mix: they take a node away for long.
 const HEAVY: [u64; 5] = [2, 34, 37, 39, 43];
 
@@ -83,10 +86,13 @@ impl Plan {
             zombie_pct: rate(&mut r, 40, 60), readers: r.below(3), quiet_ms: 0, at_bound: false, aimed: r.pct(45), acts: Vec::new(), calm_at: BEGIN + r.range(12_000, 28_000),
         };
         if plan.copies.1 == 120_000 && plan.copies.0 > 0 && r.pct(25) { plan.quiet_ms = 100_000; }
-        let mut last = Rng(r.0 ^ 0x1a57);
+        let (mut last, mut newest) = (Rng(r.0 ^ 0x1a57), Rng(r.0 ^ 0x4e37));
         if !plan.aimed && last.pct(LAST_PCT) {
             plan.aimed = true;
             plan.aim_at(*last.pick(&LAST).unwrap_or(&LAST[0]), &mut r);
+        } else if !plan.aimed && newest.pct(NEWEST_PCT) {
+            plan.aimed = true;
+            plan.aim_at(*newest.pick(&NEWEST).unwrap_or(&NEWEST[0]), &mut r);
         } else if plan.aimed {
             plan.aim(&mut r);
         } else {
@@ -124,7 +130,7 @@ impl Plan {
         // The answer before the cut was on its way for as long as a member waits.
         if kind == 45 { (self.at_bound, self.long_poll_ms, self.session_ms) = (true, 700, 6_000); }
         // Something is acknowledged all the time, and everybody asks for it.
-        if kind == 50 || kind == 53 { (self.commit_pct, self.slow_answers, self.half_open) = (40, (0, 0), 0); }
+        if kind == 50 || kind == 53 || kind == 61 { (self.commit_pct, self.slow_answers, self.half_open) = (40, (0, 0), 0); }
         let mut at = BEGIN;
         for _ in 0..r.range(1, 3) {
             let act = self.draw_act(kind, r);
@@ -203,6 +209,13 @@ impl Plan {
             56 => Act::LostChange,
             57 => Act::Forgotten { node, all: r.pct(30), down: down / 4 },
             58 => Act::Outlived { member: any, ms: r.range(600, 4_000) },
+            59 => Act::Overdue,
+            60 => Act::BehindMeta { ms: r.range(1_500, 5_000) },
+            61 => {
+                // Checks pass for a part of the lease age; promises end at the latest 600 ms after the cut, and a bit more by a slow clock.
+                let hears = r.range(140, 300);
+                Act::AgedCheck { shard: any, hears, stop: r.range(615, hears + 500) - hears }
+            }
             49 => Act::TwoInstances { group: any, ms: r.range(1_000, self.session_ms * 2) },
             39 => Act::OldVersion { node: if r.pct(60) { 0 } else { node }, ms: r.range(2_000, 6_000) },
             _ => match r.below(4) {

@@ -12,7 +12,7 @@ use super::{
 use baton_client::tap;
 use baton_coordinator::{ids::{GroupId, MemberId, TopicName}, shard::shard_of};
 use baton_core_sim::timeline::Span;
-use baton_invariants::{Verdict, belief, broken};
+use baton_invariants::{Verdict, belief, broken, state};
 use baton_raft::faults;
 use madsim::{net::NetSim, rand::{Rng, thread_rng}, task::NodeId, time::sleep};
 use std::{
@@ -96,7 +96,8 @@ fn look(world: &World) -> Verdict {
     let gone = |g: &GroupId, m: &MemberId| {
         let its: Vec<&members::Process> = processes.values().filter(|p| p.member_id == m.as_str() && p.group == g.as_str()).collect();
         let went = its.is_empty() || its.iter().any(|p| p.removed || matches!(p.state, State::Leaving | State::Left));
-        Gone { went, deadline: its.iter().map(|p| faults::true_ms(p.deadline)).max().unwrap_or(0) }
+        // A clock that stands still never comes to its deadline: that process believes what it should not.
+        Gone { went, deadline: its.iter().filter(|p| !p.clock_stopped).map(|p| faults::true_ms(p.deadline)).max().unwrap_or(0) }
     };
     for (id, node) in &seen.nodes {
         for no in 0..world.plan.shards {
@@ -184,6 +185,7 @@ async fn settle(world: &Arc<World>, topics: &Topics) {
         rest(world, topics).await;
     }
     world.over.store(true, SeqCst);
+    world.verdict(same_histories(world));
     for g in 0..world.plan.groups {
         if world.is_over() { return; }
         // Before the question: what is acknowledged meanwhile may or may not be in its answer.
@@ -196,6 +198,26 @@ async fn settle(world: &Arc<World>, topics: &Topics) {
             .filter_map(|o| Some((format!("{}/{}:{}", group(g), o["topic"].as_str()?, o["partition"]), o["offset"].as_i64()?))).collect();
         for what in owed.lost(&within, &committed) { world.broken("durable", what); }
     }
+}
+/// History is kept beside the state, in memory and in checkpoints: every node has all records that the state says there are, and the same ones (`safety.md` 29).
+fn same_histories(world: &World) -> Verdict {
+    let seen = world.seen();
+    for g in 0..world.plan.groups {
+        let id = GroupId::from(group(g).as_str());
+        let mut first = None;
+        for (n, node) in &seen.nodes {
+            let Some((numbers, found)) = node.history(&id) else { continue };
+            let found = match found {
+                Ok(found) => found,
+                Err(e) => return broken("live", format!("node {n} cannot read the history of {id}: {e}")),
+            };
+            state::history_is_whole(*n, &id, &numbers, found.len())?;
+            let (_, other) = first.get_or_insert_with(|| (*n, (numbers.clone(), found.clone())));
+            // Whoever has applied less is not at rest, and was looked for before.
+            if other.0 == numbers && other.1 != found { return broken("replicas-agree", format!("node {n} keeps another history of {id} than others")); }
+        }
+    }
+    Ok(())
 }
 async fn rest(world: &Arc<World>, topics: &Topics) {
     let end = world.now() + SETTLE;

@@ -1,9 +1,9 @@
 //! Nobody is expired for what his leader could not do: after a time in which no node held a shard's lease, each member has its full promised
-//! session again, counted from the first lease after it (`safety.md` 19).
+//! session again, counted from the first lease after it (`safety.md` 19). And nobody, ever, while a lease that it was told runs (`safety.md` 10, 11).
 
 use super::plan::Ms;
 use baton_coordinator::{ids::{GroupId, MemberId}, shard::Shard};
-use baton_invariants::{Verdict, broken};
+use baton_invariants::{Verdict, broken, timers};
 use std::collections::BTreeMap;
 
 /// So long without a lease counts: every leader notices that, at its next check or by the gap.
@@ -51,6 +51,7 @@ impl Timers {
             let Some(promised) = promised else { continue };
             if known.members.contains_key(&(group.clone(), member.clone())) { continue; }
             let gone = gone(&group, &member);
+            if !gone.went { timers::expired_past_its_lease(&group, &member, gone.deadline.saturating_sub(now))?; }
             // Silent for so long already: its end was on its way when the lease was lost, and comes with what else was decided since.
             let on_its_way = gone.deadline <= gap_from && now < since + SOON;
             if !gone.went && !on_its_way && now < since + promised * PART.0 / PART.1 {
