@@ -77,7 +77,7 @@ pub const BUGS: [SeededBug; 28] = [
     SeededBug { number: 86, what: "a node restarts with the vote before its last", caught_by: &["one-leader", "lease"] },
     SeededBug { number: 27, what: "the client applies an older answer", caught_by: &["one-believer", "fencing", "live"] },
     SeededBug { number: 30, what: "the restart guard left out", caught_by: &["lease"] },
-    SeededBug { number: 85, what: "the lease counted from the answer's arrival", caught_by: &["one-believer", "fencing"] },
+    SeededBug { number: 85, what: "the lease counted from the answer's arrival", caught_by: &["one-believer", "fencing", "timers"] },
     SeededBug { number: 91, what: "a lease counts for longer than its quorum promised", caught_by: &["lease"] },
     SeededBug { number: 94, what: "a forwarder sends again what may have been carried out", caught_by: &["linearizable"] },
     SeededBug { number: 98, what: "what was purged is not written down", caught_by: &["live"] },
