@@ -56,7 +56,9 @@ fn stories_break_nothing() {
 fn clocks_beyond_the_bound_break_the_promise() {
     let found = (0..400).find_map(|seed| cluster::play_plan(seed, Plan { drift_ppm: 4 * DRIFT_PPM, ..Plan::draw(seed) }, 0).broken.map(|(_, why)| (seed, why)));
     println!("{found:?}");
-    assert!(found.as_ref().is_some_and(|(_, why)| ["one-believer", "fencing", "lease"].contains(&why.invariant)), "{found:?}");
+    // The first that is seen of it is that a member is expired while it may still believe.
+    let believes = |why: &baton_invariants::Broken| ["one-believer", "fencing", "lease"].contains(&why.invariant) || why.what.contains("before the lease that it was told ends");
+    assert!(found.as_ref().is_some_and(|(_, why)| believes(why)), "{found:?}");
 }
 
 #[test]
