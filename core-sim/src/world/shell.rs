@@ -257,7 +257,10 @@ impl World {
                     }
                     Record::Reconciled(r) if !r.revoked.is_empty() => asked_back.push((b.group.clone(), r.member.clone(), r.revoked.clone())),
                     Record::Removed { member, held, .. } => removed.push((b.group.clone(), member.clone(), !held.is_empty())),
-                    Record::OffsetsExpired { partitions } => self.forgotten(n, &b.group, partitions)?,
+                    Record::OffsetsExpired { partitions } => {
+                        let gone = removed.iter().filter(|(g, ..)| *g == b.group).map(|(_, m, _)| m.clone()).collect();
+                        self.forgotten(n, &b.group, partitions, &gone)?;
+                    }
                     Record::Classic(c) if matches!(**c, ClassicRecord::Preparing | ClassicRecord::Generation { .. } | ClassicRecord::Assigned { .. }) => rebalances.push((b.group.clone(), matches!(**c, ClassicRecord::Preparing))),
                     _ => {}
                 }
@@ -289,12 +292,13 @@ impl World {
     }
 
     /// Positions go: of a topic that is gone, or because they were kept long enough. What a member reads, or somebody holds, stays (as the proposer's own state has it).
-    fn forgotten(&mut self, n: usize, group: &GroupId, partitions: &[Partition]) -> Verdict {
+    /// `gone`: who was removed by the same batch, before.
+    fn forgotten(&mut self, n: usize, group: &GroupId, partitions: &[Partition], gone: &BTreeSet<MemberId>) -> Verdict {
         let Some(g) = self.replicas.nodes[n].shard.group(group) else { return Ok(()) };
         let image = &self.replicas.nodes[n].image;
         let there = |p: &&Partition| g.offsets.get(*p).is_some_and(|o| image.topics.get(&p.topic).is_some_and(|t| t.id == o.topic_id));
         let old: BTreeSet<Partition> = partitions.iter().filter(there).cloned().collect();
-        if let Some(p) = old.iter().find(|p| g.owners.contains_key(*p) || g.members.values().any(|m| g.subscribes(m, &p.topic))) {
+        if let Some(p) = old.iter().find(|p| g.owners.get(*p).is_some_and(|o| !gone.contains(&o.member)) || g.members.iter().any(|(id, m)| !gone.contains(id) && g.subscribes(m, &p.topic))) {
             return broken("durable", format!("{group} {p}: the position is forgotten while a member reads the topic"));
         }
         if !old.is_empty() {
@@ -356,7 +360,9 @@ impl World {
         let heard = self.accepted.get(&(group.clone(), m.clone(), incarnation)).copied().unwrap_or_default();
         let since = heard.max(self.replicas.nodes[n].led_at);
         timers::expired_in_time(group, m, promised, (self.now - since) * 105 / 100 + 2 * TICK)?;
-        if let Some(p) = self.processes.iter().find(|p| p.group == *group && p.id == *m && p.incarnation == incarnation) {
+        // A lease of an earlier membership, which an administrator ended, is not this one's: what was held under it is kept by holds.
+        let joined_at = g.members.get(m).map_or(0, |x| x.joined_at.0);
+        if let Some(p) = self.processes.iter().find(|p| p.group == *group && p.id == *m && p.incarnation == incarnation && p.taken >= joined_at) {
             timers::expired_past_its_lease(group, m, p.deadline.saturating_sub(p.clock.at(self.now)))?;
         }
         let of_member = |c: &Call| c.group == *group && match &c.command { Command::Heartbeat(h) => h.member == *m, Command::Consumer(h) => h.member == *m, _ => false };
