@@ -376,7 +376,12 @@ impl Shard {
             return;
         }
         let mut drain = drain::Drain::new(&self.state, l.time(now), now);
-        let mut later = VecDeque::new();
+        // A timer that has to wait is decided behind the requests that came meanwhile: a member whose heartbeat is here is not expired for an entry that took long
+        // (`safety.md` 19). Not for ever: where requests come faster than they are decided, nobody would expire.
+        const STEPS_BACK_MS: u64 = 5_000;
+        let (mut later, mut timers) = (VecDeque::new(), VecDeque::new());
+        let steps_back = |w: &Waiting| matches!(w.what, What::Timer(_)) && now.mono_ms < w.arrived + STEPS_BACK_MS && !seeded::on(213);
+        let mut wait = |w: Waiting| if steps_back(&w) { timers.push_back(w) } else { later.push_back(w) };
         while let Some(mut w) = l.queue.pop_front() {
             if w.ticket.is_some() && w.budget_ms.is_some_and(|b| now.mono_ms > w.arrived + b) {
                 let result = Err(GroupError::Unavailable { reason: "the request was taken up later than its timeout_ms: nothing was done".into() });
@@ -388,7 +393,7 @@ impl Shard {
             if self.image.revision < w.min_meta_revision {
                 // What was acknowledged elsewhere is on its way here: worth waiting for, within the request's own time.
                 if w.budget_ms.is_some() {
-                    later.push_back(w);
+                    wait(w);
                 } else {
                     let result = Err(GroupError::Loading { have: self.image.revision, need: w.min_meta_revision });
                     answers::reply(&mut self.out, w.ticket, result);
@@ -399,16 +404,17 @@ impl Shard {
             let blocked = drain.blocked.contains(&w.group) || l.in_flight.as_ref().is_some_and(|f| f.groups.contains(&w.group));
             if (blocked && !seeded::on(21)) || drain.full(&self.limits) {
                 drain.blocked.insert(w.group.clone());
-                later.push_back(w);
+                wait(w);
                 continue;
             }
             if !drain::decide_one(l, &self.state, &self.image, &self.limits, &mut self.out, &mut self.stats, &mut drain, &w) {
                 drain.blocked.insert(w.group.clone());
-                later.push_back(w);
+                wait(w);
             }
         }
         let mut again = drain::check_drafts(l, &self.state, &self.image, &self.limits, &mut self.out, &mut self.stats, &mut drain);
         again.append(&mut later);
+        again.append(&mut timers);
         l.queue = again;
         let tick = l.tick && l.in_flight.is_none();
         if let Some((entry, mut in_flight)) = drain.close(l.node, l.term, self.state.sequence, tick) {

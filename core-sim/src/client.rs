@@ -61,6 +61,8 @@ pub struct Client {
     pub paused: Ms,
     /// It was told of a generation after one that it missed, and has not yet given back what that one gave to others.
     pub catching_up: bool,
+    /// Static: its join came when the generation that answered it had been made without it.
+    pub joined_late: bool,
     /// It leaves then, at the latest; 0: when it wants.
     pub ends_at: Ms,
     /// Classic: the last heartbeat that was answered; who assigns: the list, and the topics it saw.
@@ -80,7 +82,7 @@ impl Client {
         Client {
             name, kind, group, id, instance, step: Step::Join, life: 0, life_began: now, epoch: if kind == Kind::Consumer { 0 } else { -1 }, told_in: -1, owned: BTreeMap::new(), target: BTreeMap::new(), stop_at: 0,
             said: subscribed.clone(), subscribed, regex: None, full: true, away: false, said_away: false, session_ms: 6_000, rebalance_ms: 3_000, slow_pct: 0, slow_ms: 0, interval: 300, next_send: now, waiting: None, committing: None,
-            cut_out: 0, cut_in: 0, paused: 0, catching_up: false, ends_at: 0, heard_at: now, list: Vec::new(), topics_seen: None, sent: 0, arrived: 0,
+            cut_out: 0, cut_in: 0, paused: 0, catching_up: false, joined_late: false, ends_at: 0, heard_at: now, list: Vec::new(), topics_seen: None, sent: 0, arrived: 0,
         }
     }
     pub fn alive(&self) -> bool { self.step != Step::Gone }

@@ -90,7 +90,7 @@ impl Plan {
 }
 
 /// Everything that must happen in a batch of stories: a fault that never fires proves nothing.
-pub const KINDS: [&str; 88] = [
+pub const KINDS: [&str; 89] = [
     "administrator removes a member", "answers withheld: no lease", "commits", "copies",
     "elections", "expired", "fetches", "follower crashed",
     "group emptied and deleted", "heartbeat during its own removal", "lapses", "leader crashed",
@@ -118,7 +118,7 @@ pub const KINDS: [&str; 88] = [
     "static member starts", "static member leaves for a while", "static member's place taken up again", "two processes in one static place",
     "member with an expression starts", "expression of a member changed", "topics change while an expression is resolved", "request taken up too late",
     "classic client paused before its sync", "consumer joins in mid-rebalance", "positions past their retention", "classic client sleeps through a join phase",
-    "join of a removed member comes again", "leader paused just before a member expires", "leader behind with its metadata",
+    "join of a removed member comes again", "leader paused just before a member expires", "entry takes long just before a member expires", "leader behind with its metadata",
 ];
 /// So many stories make a batch.
 pub const BATCH: u64 = 200;

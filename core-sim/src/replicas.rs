@@ -42,6 +42,8 @@ pub struct Replicas {
     pending: VecDeque<(Ms, LogEntry)>,
     /// No contact with a majority, but no election either: from, until.
     lapse: Option<(Ms, Ms)>,
+    /// What is proposed is not committed before.
+    pub slow_until: Ms,
     pub force_deleted: bool,
     pub image: Arc<Metadata>,
     slow_work: bool,
@@ -59,7 +61,7 @@ impl Replicas {
             shard: Shard::new(1, limits_of(plan.slow_work)), clock: Clock { offset: r.below(1_000_000), drift_per_mille: if plan.drift { r.range(0, 100) as i64 - 50 } else { 0 } },
             up: true, restart_at: 0, applied: 0, snapshot: (0, Shard::new(1, limits()).snapshot()), image: Arc::default(), paused: 0, wall_ahead_us: *r.pick(&[0, 0, 250_000, 60_000_000, 30 * DAY_US]).unwrap_or(&0), slow_pct: r.range(5, 60), led_at: 0,
         });
-        Replicas { nodes: nodes.collect(), log: Vec::new(), term: 0, leader: None, gate: false, elect_at: 0, deposed: None, pending: VecDeque::new(), lapse: None, force_deleted: false, image: Arc::default(), slow_work: plan.slow_work }
+        Replicas { nodes: nodes.collect(), log: Vec::new(), term: 0, leader: None, gate: false, elect_at: 0, deposed: None, pending: VecDeque::new(), lapse: None, slow_until: 0, force_deleted: false, image: Arc::default(), slow_work: plan.slow_work }
     }
     /// The two clocks of a node.
     pub fn clocks(&self, n: usize, now: Ms) -> Now { Now { mono_ms: self.nodes[n].clock.at(now), wall_us: wall(now) + self.nodes[n].wall_ahead_us } }
@@ -82,7 +84,7 @@ impl Replicas {
     pub fn propose(&mut self, n: usize, entry: LogEntry, now: Ms, delay: Ms) {
         let current = self.leader == Some(n) && self.gate && entry.term == self.term && self.deposed.is_none_or(|d| d.node != n);
         if current {
-            let at = self.pending.back().map_or(0, |(at, _)| *at).max(now + delay);
+            let at = self.pending.back().map_or(0, |(at, _)| *at).max(now + delay).max(self.slow_until);
             self.pending.push_back((at, entry));
         }
     }

@@ -24,6 +24,8 @@ pub struct Watch {
     generation: BTreeMap<GroupId, i32>,
     /// The last one that the group had as a classic one.
     classic_generation: BTreeMap<GroupId, i32>,
+    /// When the newest generation of the classic protocol was made, whatever the group has become since.
+    made_at: BTreeMap<GroupId, (i32, Ms)>,
     /// The generation at which a group was last converted: below and at it, a sync may be answered by either side of the conversion.
     converted: BTreeMap<GroupId, i32>,
     /// The generation in which static members were last replaced after it had been assigned, and who came.
@@ -104,6 +106,7 @@ impl Watch {
             ClassicRecord::Generation { generation, .. } => {
                 if self.converted.get(g) == Some(&i32::MAX) { self.converted.insert(g.clone(), *generation - 1); }
                 self.classic_generation.insert(g.clone(), *generation);
+                self.made_at.insert(g.clone(), (*generation, now));
                 let last = self.generation.insert(g.clone(), *generation).unwrap_or_default();
                 if *generation <= last {
                     return broken("epochs", format!("{g}: generation {generation} after {last}"));
@@ -144,6 +147,8 @@ impl Watch {
     fn is_gone(&self, g: &GroupId, member: &MemberId, since: Ms) -> bool {
         self.gone.get(&(g.clone(), member.clone())).is_some_and(|at| *at >= since) || self.group_gone.get(g).is_some_and(|at| *at >= since)
     }
+    /// Whether a join that arrived then was too late to be part of that generation.
+    pub fn made_without(&self, g: &GroupId, generation: i32, arrived: Ms) -> bool { self.made_at.get(g).is_some_and(|(n, at)| *n == generation && *at < arrived) }
     /// Whether nobody else may be given what this client uses now.
     pub fn protects(&self, c: &Client) -> bool {
         // A static member of a classic group is kept although it did not come to the join phase, and learns of it later.

@@ -117,6 +117,8 @@ pub struct World {
     numbers: BTreeMap<(Place, u64), u64>,
     /// Requests that have reached a node which stands still, and that it has not taken up yet.
     in_sockets: BTreeSet<(usize, usize)>,
+    /// Heartbeats that a node has taken up and not answered yet.
+    taken_up: BTreeSet<(usize, usize)>,
     /// Leaders that stood still: until when, for how long.
     stalls: Vec<(usize, Ms, Ms)>,
     /// The next leader has not heard of this revision of the metadata yet.
@@ -156,7 +158,7 @@ impl World {
         let groups = (0..plan.groups).map(|g| GroupId::from(format!("g{g}").as_str())).collect();
         let mut w = World {
             r, plan, now: 0, replicas, processes: Vec::new(), clients: Vec::new(), watch: Watch::default(), topic_names: BTreeMap::new(), topics: Arc::default(), groups, meta: Metadata::default(), queue: BTreeMap::new(), next: 0, calls: Vec::new(), judge: Judge::bounded(crate::replicas::limits().history_max),
-            order: History::default(), looked: Report::default(), stamp: 0, told: Monotone::default(), tools: Rng(seed ^ 0x7001), fired: Fired::default(), story: tell.then(Vec::new), timeline: Timeline::default(), trace: 0, accepted: BTreeMap::new(), proposed: BTreeMap::new(), offsets: BTreeMap::new(), numbers: BTreeMap::new(), in_sockets: BTreeSet::new(), stalls: Vec::new(), behind: None, incarnations: 0, wrong: None, began: true, topics_stand: false,
+            order: History::default(), looked: Report::default(), stamp: 0, told: Monotone::default(), tools: Rng(seed ^ 0x7001), fired: Fired::default(), story: tell.then(Vec::new), timeline: Timeline::default(), trace: 0, accepted: BTreeMap::new(), proposed: BTreeMap::new(), offsets: BTreeMap::new(), numbers: BTreeMap::new(), in_sockets: BTreeSet::new(), taken_up: BTreeSet::new(), stalls: Vec::new(), behind: None, incarnations: 0, wrong: None, began: true, topics_stand: false,
         };
         for t in ["a", "b"] {
             let partitions = w.plan.partitions;
@@ -423,6 +425,17 @@ impl World {
         Ok(())
     }
 
+    /// A process commits what it has read of a partition.
+    fn commits(&mut self, i: usize, partition: Partition, token: u64) -> usize {
+        let p = &mut self.processes[i];
+        p.commit_seq += 1;
+        let member = Some(CommitMember { member: p.id.clone(), incarnation: p.incarnation, commit_seq: p.commit_seq });
+        let offset = self.next_offset(&(self.processes[i].group.clone(), partition.clone()));
+        let offset = CommitOffset { partition, token: FencingToken(token), offset, metadata: String::new(), leader_epoch: None };
+        let call = self.call(Some(i), Command::Commit(Commit { member, offsets: vec![offset] }));
+        self.post(call, None);
+        call
+    }
     fn sinks(&mut self) -> Verdict {
         for i in 0..self.processes.len() {
             let p = &self.processes[i];
@@ -439,14 +452,8 @@ impl World {
                 let call = self.call(Some(i), Command::FetchOffsets { topic: Some(q.topic.clone()), partition: Some(q.partition) });
                 self.post(call, None);
             }
-            let p = &mut self.processes[i];
             if self.now < self.plan.chaos_ms && accepted && self.r.ppm(self.plan.commits * 5) {
-                p.commit_seq += 1;
-                let member = Some(CommitMember { member: p.id.clone(), incarnation: p.incarnation, commit_seq: p.commit_seq });
-                let n = self.next_offset(&place);
-                let offset = CommitOffset { partition: q, token: FencingToken(token), offset: n, metadata: String::new(), leader_epoch: None };
-                let call = self.call(Some(i), Command::Commit(Commit { member, offsets: vec![offset] }));
-                self.post(call, None);
+                let call = self.commits(i, q, token);
                 if self.r.pct(30) {
                     // A retry that may overtake or be overtaken by later commits.
                     let again = self.copy(call);

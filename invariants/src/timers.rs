@@ -22,6 +22,11 @@ pub fn late_loop_listens(group: &GroupId, m: &MemberId, late_ms: u64, allowed_ms
     if waits && late_ms > allowed_ms { broken("timers", format!("{group}: {m} is expired by a loop that is {late_ms} ms late, while its heartbeat waits at the leader")) } else { Ok(()) }
 }
 
+/// A session that ends while an entry of the group is in flight is looked at again behind what came meanwhile. `waits`: a heartbeat that the member may send has been taken up before, within its session, and is not answered.
+pub fn waiting_is_heard(group: &GroupId, m: &MemberId, waits: bool) -> Verdict {
+    if waits { broken("timers", format!("{group}: {m} is expired while its heartbeat, which came before, waits to be decided")) } else { Ok(()) }
+}
+
 /// The rebalance timeout removes only a member that has something to give back, or one of the classic protocol, which it gives to join and to sync.
 pub fn fenced_with_cause(group: &GroupId, m: &MemberId, member: Option<&Member>) -> Verdict {
     if member.is_some_and(|x| x.pending.is_empty() && x.classic.is_none()) {
@@ -41,5 +46,6 @@ mod tests {
         assert_eq!([said(expired_in_time(&g, &m, 10, 9)), said(expired_in_time(&g, &m, 10, 10))], [true, false]);
         assert_eq!([said(expired_past_its_lease(&g, &m, 1)), said(expired_past_its_lease(&g, &m, 0))], [true, false]);
         assert_eq!([said(late_loop_listens(&g, &m, 6, 5, true)), said(late_loop_listens(&g, &m, 5, 5, true)), said(late_loop_listens(&g, &m, 6, 5, false))], [true, false, false]);
+        assert_eq!([said(waiting_is_heard(&g, &m, true)), said(waiting_is_heard(&g, &m, false))], [true, false]);
     }
 }

@@ -231,6 +231,26 @@ fn a_late_loop_extends_every_deadline_by_its_lateness() {
     assert!(waited.due(u64::MAX).iter().any(|(at, t)| format!("{t:?}").contains("ExpireSession") && *at > w.now.mono_ms), "it has a session again");
 }
 
+/// `safety.md` 19: a session ended while an entry of the group was in flight, and the member's heartbeat came before that was committed: it is heard first.
+#[test]
+fn a_heartbeat_that_came_while_its_member_waited_to_be_expired_is_heard() {
+    let (mut w, mut a, mut b) = two_at_rest(2);
+    let session = w.member("b").session_promised_ms;
+    w.pass(session / 2);
+    w.steady(&mut a);
+    w.pass(session / 2 - 1);
+    w.auto_commit = false;
+    w.send(Command::Heartbeat(Model::new("c", &["t"]).join_request())); // in flight until it is committed below
+    w.pass(1); // the session of b ends behind it
+    w.send(Command::Heartbeat(b.steady_request()));
+    w.auto_commit = true;
+    w.commit();
+    w.run();
+    w.steady(&mut b);
+    w.pass(session - 1);
+    assert!(w.group().members.contains_key(&b.id), "a session from what it said meanwhile");
+}
+
 /// `safety.md` 19: a timer that had fired while an entry of its group was in flight, and was not decided before the lease lapsed, starts again in full.
 #[test]
 fn a_timer_that_waits_behind_an_entry_starts_again_after_a_lapse() {

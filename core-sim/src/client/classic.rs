@@ -73,7 +73,7 @@ impl Client {
                 let told = Assigned::decode(&assignment.0).map(|a| a.partitions).unwrap_or_default();
                 let id = |p: &Partition| topics.get(&p.topic).map_or(0, |(id, _)| *id);
                 let target: BTreeMap<Partition, u128> = told.into_iter().map(|p| { let id = self.owned.get(&p).copied().unwrap_or(id(&p)); (p, id) }).collect();
-                self.catching_up = self.told_in >= 0 && self.epoch > self.told_in + 1;
+                self.catching_up = self.told_in >= 0 && (self.epoch > self.told_in + 1 || self.joined_late);
                 (self.step, self.told_in, self.heard_at) = (Step::Steady, self.epoch, now);
                 self.next_send = now + self.interval;
                 self.take(target, now, r);

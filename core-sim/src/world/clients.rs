@@ -329,6 +329,9 @@ impl World {
             return self.at(later, Ev::Answer { call, result });
         }
         let before = (c.step, c.target.clone());
+        if let Ok(Response::Classic(ClassicAnswer::Joined(j))) = &result {
+            c.joined_late = self.watch.made_without(&c.group, j.generation, self.calls[call].arrived);
+        }
         c.answer(self.now, &mut self.r, call as u64, self.calls[call].life, &result, &topics);
         if c.step == Step::Sync && before.0 == Step::Join && c.instance.is_some() && c.list.is_empty() && self.plan.aimed && self.now < self.plan.chaos_ms && self.r.pct(30) {
             self.paused_before_its_sync(i);

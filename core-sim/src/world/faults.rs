@@ -142,6 +142,7 @@ impl World {
             if self.replicas.leader != Some(n) {
                 self.fired.hit("follower crashed");
                 let at = now + self.r.range(300, 6_000);
+                self.taken_up.retain(|(of, _)| *of != n);
                 self.replicas.crash(n, at);
             }
         }
@@ -152,29 +153,43 @@ impl World {
             let ms = self.r.below(LEASE_AGE - 40);
             self.stall(n, ms);
         }
-        if plan.aimed && now.is_multiple_of(5 * TICK) { self.pause_before_an_expiry() }
+        if plan.aimed && now.is_multiple_of(5 * TICK) { self.just_before_an_expiry() }
     }
 
     fn stall(&mut self, n: usize, ms: Ms) {
         self.replicas.nodes[n].paused = self.now + ms;
         self.stalls.push((n, self.now + ms, ms));
     }
-    /// Aimed: a member that was not heard of is about to expire when its leader stands still; meanwhile its heartbeat comes.
-    fn pause_before_an_expiry(&mut self) {
+    /// Aimed: a member that was not heard of is about to expire when its leader stands still, or an entry of its group takes long; meanwhile its heartbeat comes.
+    fn just_before_an_expiry(&mut self) {
         let now = self.now;
         if !self.processes.iter().any(|p| p.alive() && p.cut_out > now) || !self.replicas.healthy() { return }
         let Some(n) = self.replicas.leader.filter(|n| self.replicas.nodes[*n].paused <= now) else { return };
-        let soon = self.replicas.nodes[n].clock.at(now) + 12 * TICK;
-        let expires = |t: &Timer| if let Timer::Command(g, TimerCommand::ExpireSession { member }) = t { Some((g.clone(), member.clone())) } else { None };
-        let about: Vec<(GroupId, MemberId)> = self.replicas.nodes[n].shard.due(soon).iter().filter_map(|(_, t)| expires(t)).collect();
-        let found = self.processes.iter().position(|p| p.alive() && p.cut_out > now && about.iter().any(|(g, m)| p.group == *g && p.id == *m));
-        let Some(i) = found.filter(|_| self.r.pct(50)) else { return };
-        self.fired.hit("leader paused just before a member expires");
-        self.tell(|w| format!("the leader stands still just before {} expires", w.processes[i].name));
-        let ms = self.r.range(38, 44) * TICK;
-        self.stall(n, ms);
+        let here = self.replicas.nodes[n].clock.at(now);
+        let expires = |(at, t): (u64, Timer)| if let Timer::Command(g, TimerCommand::ExpireSession { member }) = t { Some((g, member, at.saturating_sub(here))) } else { None };
+        let about: Vec<(GroupId, MemberId, Ms)> = self.replicas.nodes[n].shard.due(here + 12 * TICK).into_iter().filter_map(expires).collect();
+        let left = |p: &Process| about.iter().find(|(g, m, _)| p.alive() && p.cut_out > now && p.group == *g && p.id == *m).map(|(.., left)| *left);
+        let Some((i, left)) = self.processes.iter().enumerate().find_map(|(i, p)| Some((i, left(p)?))).filter(|_| self.r.pct(50)) else { return };
+        let group = self.processes[i].group.clone();
+        let other = self.processes.iter().enumerate().filter(|(_, p)| p.alive() && p.group == group).find_map(|(j, p)| p.beliefs(now).next().map(|(q, token)| (j, q.clone(), token)));
+        let heard_at = match other.filter(|_| self.tools.pct(50)) {
+            Some((j, partition, token)) => {
+                self.fired.hit("entry takes long just before a member expires");
+                self.tell(|w| format!("entries take long just before {} expires", w.processes[i].name));
+                self.commits(j, partition, token);
+                self.replicas.slow_until = now + left + self.tools.range(6, 40) * TICK;
+                now + left + self.tools.range(1, 5) * TICK
+            }
+            None => {
+                self.fired.hit("leader paused just before a member expires");
+                self.tell(|w| format!("the leader stands still just before {} expires", w.processes[i].name));
+                let ms = self.r.range(38, 44) * TICK;
+                self.stall(n, ms);
+                0
+            }
+        };
         let p = &mut self.processes[i];
-        (p.cut_out, p.waiting, p.next_send) = (0, None, 0);
+        (p.cut_out, p.waiting, p.next_send) = (heard_at, None, heard_at);
     }
 
     fn member_faults(&mut self) {

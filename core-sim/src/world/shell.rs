@@ -6,6 +6,7 @@ use baton_coordinator::{classic::ClassicRecord, record::Record, shard::*};
 impl World {
     pub(super) fn arrive(&mut self, node: Option<usize>, call: usize) {
         let Some(n) = node.or(self.replicas.leader) else { return self.refuse(call) };
+        self.in_sockets.remove(&(n, call));
         if !self.replicas.nodes[n].up {
             return;
         }
@@ -15,7 +16,6 @@ impl World {
             self.in_sockets.insert((n, call));
             return self.at(later, Ev::Request { node: Some(n), call });
         }
-        self.in_sockets.remove(&(n, call));
         if self.of_an_earlier_connection(call) {
             return;
         }
@@ -37,6 +37,7 @@ impl World {
         let http = matches!(c.command, Command::Heartbeat(_) | Command::Commit(_) | Command::FetchOffsets { .. } | Command::DeleteOffsets { .. } | Command::DeleteGroup { .. });
         let budget_ms = Some(if http { self.plan.timeout_ms } else { 5_000 });
         let request = Request { group: c.group.clone(), command: c.command.clone(), budget_ms, min_meta_revision: 0 };
+        if matches!(request.command, Command::Heartbeat(_)) { self.taken_up.insert((n, call)); }
         self.replicas.nodes[n].shard.handle(Ticket(call as u64), request, clocks);
         self.mark(call as u64);
         self.tell(|w| {
@@ -159,6 +160,7 @@ impl World {
             }
             while let Some(action) = self.replicas.nodes[n].shard.poll(clocks) {
                 let term = self.replicas.nodes[n].shard.leading();
+                if let Action::Reply { ticket, .. } = &action { self.taken_up.remove(&(n, ticket.0 as usize)); }
                 match (action, term) {
                     (Action::Propose(entry), _) => self.propose(n, entry)?,
                     (Action::Work(work), _) => self.work(n, work, clocks),
@@ -364,6 +366,11 @@ impl World {
         let joined_at = g.members.get(m).map_or(0, |x| x.joined_at.0);
         if let Some(p) = self.processes.iter().find(|p| p.group == *group && p.id == *m && p.incarnation == incarnation && p.taken >= joined_at) {
             timers::expired_past_its_lease(group, m, p.deadline.saturating_sub(p.clock.at(self.now)))?;
+        }
+        if let Some(x) = g.members.get(m) {
+            let hears = |c: &Call| c.group == *group && matches!(&c.command, Command::Heartbeat(h) if h.member == *m && h.incarnation == incarnation && (h.epoch == x.epoch || (h.epoch == 0 && h.assignment_revision >= x.joined_at)))
+                && c.member_at == Some((x.joined_at, x.epoch)) && c.arrived < self.now && self.now - c.arrived < promised.min(self.plan.timeout_ms).min(4_000);
+            timers::waiting_is_heard(group, m, self.taken_up.iter().any(|(at, call)| *at == n && hears(&self.calls[*call])))?;
         }
         let of_member = |c: &Call| c.group == *group && match &c.command { Command::Heartbeat(h) => h.member == *m, Command::Consumer(h) => h.member == *m, _ => false };
         let waits = self.in_sockets.iter().any(|(at, call)| *at == n && of_member(&self.calls[*call]));
