@@ -119,8 +119,8 @@ pub struct World {
     in_sockets: BTreeSet<(usize, usize)>,
     /// Heartbeats that a node has taken up and not answered yet.
     taken_up: BTreeSet<(usize, usize)>,
-    /// Leaders that stood still: until when, for how long.
-    stalls: Vec<(usize, Ms, Ms)>,
+    /// Leaders that stood still, and until when.
+    stalls: Vec<(usize, Ms)>,
     /// The next leader has not heard of this revision of the metadata yet.
     behind: Option<u64>,
     incarnations: u128,

@@ -64,7 +64,7 @@ impl ByName {
     pub fn is_empty(&self) -> bool { self.apart.is_empty() }
     pub fn has(&self, member: &str) -> bool { self.apart.contains_key(member) }
 
-    /// The epoch that a client of Baton's would send where Kafka's sends `epoch`. Who says nothing of what it owns (`says` is false) is refused at an earlier epoch, and so is to be here.
+    /// The epoch that a client of Baton's would send where Kafka's sends `epoch`. Who says nothing of what it owns (`says` is false) is refused at an earlier epoch, and so is to be here; a commit says nothing.
     pub fn asked_epoch(&self, kafkas: &Value, member: &str, epoch: i64, says: bool) -> Option<i64> {
         let (b, k) = (self.apart.get(member)?, &kafkas["members"][member]);
         if k["e"] == epoch { Some(b.e) } else if k["pe"] == epoch && (says || b.pe != b.e) { Some(b.pe) } else { None }

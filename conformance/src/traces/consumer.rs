@@ -38,7 +38,7 @@ pub fn heartbeat(w: &World, rules: &Rules, s: &Step) -> Command {
 pub fn commit(w: &World, rules: &Rules, s: &Step) -> Command {
     let partition = Partition::new(s.text("topic"), s.number("p") as i32);
     let offset = CommitOffset { partition, token: FencingToken(0), offset: s.number("offset"), metadata: String::new(), leader_epoch: None };
-    let epoch = rules.asked_epoch(s.text("m"), s.number("e"), true) as i32;
+    let epoch = rules.asked_epoch(s.text("m"), s.number("e"), false) as i32;
     Command::KafkaCommit(KafkaCommit { version: 9, member: w.names.id(s.text("m")), instance_id: s.maybe("inst").map(InstanceId::from), epoch, offsets: vec![offset] })
 }
 /// OffsetFetch without a member.

@@ -158,7 +158,7 @@ impl World {
 
     fn stall(&mut self, n: usize, ms: Ms) {
         self.replicas.nodes[n].paused = self.now + ms;
-        self.stalls.push((n, self.now + ms, ms));
+        self.stalls.push((n, self.now + ms));
     }
     /// Aimed: a member that was not heard of is about to expire when its leader stands still, or an entry of its group takes long; meanwhile its heartbeat comes.
     fn just_before_an_expiry(&mut self) {

@@ -1,7 +1,7 @@
 //! What a node's shell does with its shard: requests in, proposals and answers out, and every answer only past a lease check at its release.
 
 use super::*;
-use baton_coordinator::{classic::ClassicRecord, record::Record, shard::*};
+use baton_coordinator::{classic::ClassicRecord, decide::TimerCommand, record::Record, shard::*, timers::Timer};
 
 impl World {
     pub(super) fn arrive(&mut self, node: Option<usize>, call: usize) {
@@ -156,7 +156,7 @@ impl World {
                 && node.shard.poll_timeout().is_some_and(|at| at <= clocks.mono_ms)
                 && self.replicas.lease(n, term, self.now)
             {
-                self.replicas.nodes[n].shard.handle_timeout(clocks);
+                self.timeout(n, clocks)?;
             }
             while let Some(action) = self.replicas.nodes[n].shard.poll(clocks) {
                 let term = self.replicas.nodes[n].shard.leading();
@@ -372,16 +372,25 @@ impl World {
                 && c.member_at == Some((x.joined_at, x.epoch)) && c.arrived < self.now && self.now - c.arrived < promised.min(self.plan.timeout_ms).min(4_000);
             timers::waiting_is_heard(group, m, self.taken_up.iter().any(|(at, call)| *at == n && hears(&self.calls[*call])))?;
         }
-        let of_member = |c: &Call| c.group == *group && match &c.command { Command::Heartbeat(h) => h.member == *m, Command::Consumer(h) => h.member == *m, _ => false };
-        let waits = self.in_sockets.iter().any(|(at, call)| *at == n && of_member(&self.calls[*call]));
-        // The newest stall is the one that is over now; earlier ones may have moved the deadline by as much. What was due before it has fired, and may have waited behind an entry.
-        let stalls: Vec<(Ms, Ms)> = self.stalls.iter().filter(|(at, until, _)| *at == n && *until > since).map(|(_, until, ms)| (until - ms, ms * 105 / 100)).collect();
-        let Some(((begin, _), earlier)) = stalls.split_last() else { return Ok(()) };
-        let due = promised + earlier.iter().map(|(_, ms)| ms).sum::<Ms>();
-        let clock = &self.replicas.nodes[n].clock;
-        let passed = |at: Ms| clock.at(at).saturating_sub(clock.at(since));
-        let fell_due = passed(*begin) < promised;
-        timers::late_loop_listens(group, m, passed(self.now).saturating_sub(due), LATE + 2 * TICK, waits && fell_due)
+        Ok(())
+    }
+
+    /// The timers that are due are carried out. A leader that stood still until now hears first of those whose requests wait in its sockets.
+    fn timeout(&mut self, n: usize, clocks: Now) -> Verdict {
+        let stood_still = self.stalls.last().is_some_and(|(at, until)| *at == n && self.now - until <= TICK);
+        let shard = &mut self.replicas.nodes[n].shard;
+        let late: Vec<(u64, Timer)> = if stood_still { shard.due(clocks.mono_ms).into_iter().filter(|(at, _)| *at + LATE < clocks.mono_ms).collect() } else { Vec::new() };
+        shard.handle_timeout(clocks);
+        if late.is_empty() { return Ok(()) }
+        let armed = shard.due(u64::MAX);
+        for (at, timer) in &late {
+            let Timer::Command(g, TimerCommand::ExpireSession { member }) = timer else { continue };
+            let of_member = |c: &Call| c.group == *g && match &c.command { Command::Heartbeat(h) => h.member == *member, Command::Consumer(h) => h.member == *member, _ => false };
+            let waits = self.in_sockets.iter().any(|(of, call)| *of == n && of_member(&self.calls[*call]));
+            let fired = !armed.iter().any(|(_, t)| t == timer);
+            timers::late_loop_listens(g, member, clocks.mono_ms - at, LATE, waits && fired)?;
+        }
+        Ok(())
     }
 }
 

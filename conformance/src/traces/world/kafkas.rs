@@ -33,7 +33,7 @@ impl World {
     pub(super) fn after_something_was_left_to_nobody(&mut self) {
         let Some(id) = self.goes_on_as_it_is.take() else { return };
         let Some(m) = self.group().and_then(|g| g.members.get(&id).cloned()) else { return };
-        if let Some((_, Ok(Response::Consumer(v)))) = self.answers.last_mut() {
+        if let Some(v) = self.told() {
             let mut has = PartitionsById::new();
             for (p, x) in m.assigned.iter() {
                 has.entry(x.topic_id).or_default().insert(p.partition);
@@ -41,6 +41,8 @@ impl World {
             (v.epoch, v.assignment) = (m.epoch, Some(has));
         }
     }
+    /// The answer to this step's heartbeat. Joins and syncs that waited may have been answered behind it.
+    fn told(&mut self) -> Option<&mut ConsumerView> { self.answers.iter_mut().rev().find_map(|(_, a)| if let Ok(Response::Consumer(v)) = a { Some(v) } else { None }) }
     /// This world after a step, with nothing compared.
     pub fn tried(&self, i: usize, step: &Step) -> Result<World, String> {
         let mut w = self.clone();
@@ -117,7 +119,7 @@ impl World {
         if waits.is_empty() {
             return Ok(());
         }
-        if let Some((_, Ok(Response::Consumer(v)))) = self.answers.last_mut() {
+        if let Some(v) = self.told() {
             let has = v.assignment.get_or_insert_default();
             for (p, x) in &waits {
                 if let Some(ps) = has.get_mut(&x.topic_id) {
@@ -151,7 +153,7 @@ impl World {
         }
         self.rules.explained_by(slips::RENAMED_INSTANCE);
         self.inject(vec![slips::takes_all(m, &id)])?;
-        if let Some((_, Ok(Response::Consumer(v)))) = self.answers.last_mut() {
+        if let Some(v) = self.told() {
             v.assignment = Some(PartitionsById::new());
         }
         Ok(())
