@@ -90,7 +90,7 @@ impl Plan {
 }
 
 /// Everything that must happen in a batch of stories: a fault that never fires proves nothing.
-pub const KINDS: [&str; 89] = [
+pub const KINDS: [&str; 90] = [
     "administrator removes a member", "answers withheld: no lease", "commits", "copies",
     "elections", "expired", "fetches", "follower crashed",
     "group emptied and deleted", "heartbeat during its own removal", "lapses", "leader crashed",
@@ -103,7 +103,7 @@ pub const KINDS: [&str; 89] = [
     "zombie writes refused by a sink", "offsets set by an administrator", "offsets deleted by an administrator", "group of an administrator deleted", "everything fetched after an election",
     "follower falls behind",
     // Kafka's clients, static members, expressions, conversions, work, administrators.
-    "administrator deletes offsets", "administrator removes a classic member", "administrator resets an offset",
+    "administrator deletes offsets", "administrator removes a classic member", "administrator empties a static place", "administrator resets an offset",
     "assigning member sees other topics", "assignor failed", "classic client gives itself up",
     "classic group became a consumer group", "client cut off", "client killed",
     "client leaves", "client paused", "commit for a partition of somebody else's",

@@ -232,16 +232,26 @@ fn heartbeat(draft: &mut Draft, group: &GroupId, b: &classic::Beat) -> Result<Re
     Ok(Response::Classic(ClassicAnswer::Heartbeat))
 }
 
+/// Who is to leave, and whether an administrator says so: without a member id whoever has the static place is meant, by whatever protocol. By its own id a member leaves that speaks this one.
+fn leaver<'a>(draft: &'a Draft, group: &GroupId, l: &Leaver) -> Result<(MemberId, &'a Member, bool), GroupError> {
+    let g = existing(draft, group)?;
+    let placed = l.instance_id.as_ref().filter(|_| l.member.as_str().is_empty()).and_then(|i| g.instances.get(i)).and_then(|id| Some((id, g.members.get(id)?)));
+    match placed {
+        Some((id, m)) => Ok((id.clone(), m, true)),
+        None => member(draft, group, &l.member, l.instance_id.as_ref()).map(|(_, m, _)| (l.member.clone(), m, false)),
+    }
+}
+
 fn leave(draft: &mut Draft, group: &GroupId, leavers: &[Leaver]) -> Result<Response, GroupError> {
-    let mut results = Vec::new();
-    let mut gone = Vec::new();
+    let (mut results, mut gone, mut consumers) = (Vec::new(), Vec::new(), false);
     for l in leavers {
-        let by_instance = l.instance_id.as_ref().filter(|_| l.member.as_str().is_empty());
-        let id = by_instance.and_then(|i| existing(draft, group).ok()?.instances.get(i).cloned()).unwrap_or_else(|| l.member.clone());
-        let result = match member(draft, group, &id, l.instance_id.as_ref()) {
-            Ok((_, m, _)) => {
-                let freed = holdings(m);
-                draft.put(Record::Removed { member: id.clone(), freed, held: Vec::new(), fence: false });
+        let result = match leaver(draft, group, l) {
+            Ok((id, m, removed)) => {
+                let (freed, held) = if removed { freed_or_held(m) } else { (holdings(m), Vec::new()) };
+                let regex = m.regex.clone();
+                consumers |= m.classic.is_none();
+                draft.put(Record::Removed { member: id.clone(), freed, held, fence: false });
+                forget_regex(draft, regex.as_ref());
                 gone.push(id);
                 Ok(())
             }
@@ -252,7 +262,11 @@ fn leave(draft: &mut Draft, group: &GroupId, leavers: &[Leaver]) -> Result<Respo
     }
     if let Some(first) = gone.first() {
         let names: Vec<&str> = gone.iter().map(MemberId::as_str).collect();
-        draft.bump("left", format!("{} left", names.join(", ")), Some(first));
+        let cause = format!("{} left", names.join(", "));
+        if consumers && convert::downgrade(draft, Some(&cause)) {
+            return Ok(Response::Classic(ClassicAnswer::Left(results)));
+        }
+        draft.bump("left", cause, Some(first));
         refresh_metadata(draft, group, Bump::Done);
         if draft.group().is_some_and(Group::has_conforming) {
             retarget(draft);

@@ -414,6 +414,41 @@ fn a_conversion_back_takes_nothing_from_who_holds_it() {
     assert_eq!((given(&a.id), given(&b.id), w.group().state()), (4, 0, GroupState::PreparingRebalance));
 }
 
+/// KIP-345: an administrator names a static place and no member. Whoever has it goes, by whatever protocol it came: what one of Kafka's had is free, what one over HTTP had is held,
+/// and with the last consumer member the group is a classic one again. A member itself may leave so only by the classic protocol.
+#[test]
+fn an_administrator_empties_a_static_place_of_either_protocol() {
+    let leave = |member: &str| Command::Classic(ClassicCommand::Leave(vec![Leaver { member: member.into(), instance_id: Some("i".into()), reason: None }]));
+    let said = |r: Result<Response, GroupError>| match r {
+        Ok(Response::Classic(ClassicAnswer::Left(l))) => l.into_iter().map(|(_, r)| r).collect::<Vec<_>>(),
+        other => panic!("{other:?}"),
+    };
+    for http in [false, true] {
+        let (mut w, mut a, mut m) = (world(|_| {}), client(1), Model::new("m", &["t"]));
+        stable(&mut w, &mut [&mut a], &[&[0, 1, 2, 3]]);
+        let beat = |w: &mut World, m: &mut Model| {
+            let i = Some(InstanceId::from("i"));
+            match hb("m", if m.epoch == 0 { 0 } else { w.member("m").epoch }, Some(&[])) {
+                _ if http && m.epoch > 0 => drop(w.steady(m)),
+                _ if http => { let v = w.beat(Heartbeat { instance_id: i, ..m.join_request() }).expect("it joins"); m.take(&v) }
+                Command::Consumer(h) => { w.ask(Command::Consumer(Box::new(ConsumerHeartbeat { instance_id: i, ..*h }))).expect("it is in"); m.epoch = 1 }
+                other => panic!("{other:?}"),
+            }
+        };
+        beat(&mut w, &mut m);
+        a.rejoin(&mut w);
+        a.rejoin(&mut w);
+        beat(&mut w, &mut m);
+        let had = w.member("m").holdings().count();
+        assert!(had > 0);
+        assert_eq!(said(w.ask(leave("m"))), [Err(ClassicCode::UnknownMemberId)], "it does not speak the classic protocol itself");
+        assert_eq!(w.member("m").holdings().count(), had);
+        assert_eq!(said(w.ask(leave(""))), [Ok(())]);
+        assert_eq!((w.group().holds.len(), w.group().classic.is_some()), if http { (had, false) } else { (0, true) });
+        assert_eq!(said(w.ask(leave(""))), [Err(ClassicCode::UnknownMemberId)], "nobody has the place");
+    }
+}
+
 /// A topic may go while nobody leads: the next leader forgets its offsets soon, also in a classic group.
 #[test]
 fn a_new_leader_forgets_offsets_of_topics_that_are_gone() {

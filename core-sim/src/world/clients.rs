@@ -163,11 +163,14 @@ impl World {
                 Command::DeleteOffsets { topic }
             }
             2 => {
-                // Of a classic group an administrator takes members out with a LeaveGroup of his own.
-                let members: Vec<(MemberId, Option<InstanceId>)> =
-                    self.replicas.newest().shard.group(g).and_then(|x| x.classic.as_ref()).map(|c| c.members.iter().map(|(m, x)| (m.clone(), x.instance_id.clone())).collect()).unwrap_or_default();
+                // Of a classic group an administrator takes members out with a LeaveGroup of his own; of a consumer group whoever has a static place.
+                let group = self.replicas.newest().shard.group(g);
+                let classic = group.and_then(|x| x.classic.as_ref()).map(|c| c.members.iter().map(|(m, x)| (m.clone(), x.instance_id.clone())).collect());
+                let placed = group.map(|x| x.instances.iter().map(|(i, m)| (m.clone(), Some(i.clone()))).collect::<Vec<_>>());
+                let what = if classic.is_some() { "administrator removes a classic member" } else { "administrator empties a static place" };
+                let members: Vec<(MemberId, Option<InstanceId>)> = classic.or(placed).unwrap_or_default();
                 let Some((member, instance_id)) = self.r.pick(&members).cloned() else { return };
-                self.fired.hit("administrator removes a classic member");
+                self.fired.hit(what);
                 let member = if instance_id.is_some() { MemberId::default() } else { member };
                 Command::Classic(ClassicCommand::Leave(vec![Leaver { member, instance_id, reason: Some("removed".into()) }]))
             }
