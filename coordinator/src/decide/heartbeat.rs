@@ -85,7 +85,9 @@ fn join(draft: &mut Draft, group: &GroupId, h: &Heartbeat) -> Result<Entered, Gr
             return be_back(draft, group, h, &holder);
         }
         if holder != h.member {
-            if !h.predecessor_dead || taken || !m.conforming() {
+            // Who was here before the holder can have meant only those before itself: this is a late copy, or a process that is not the newest (`safety.md` 6).
+            let was_before = g.departed.iter().any(|(id, i)| *id == h.member && *i == h.incarnation) && !seeded::on(214);
+            if !h.predecessor_dead || taken || was_before || !m.conforming() {
                 return Err(GroupError::UnreleasedInstanceId { instance, holder });
             }
             // The operator's word: the process in this place is dead, so nobody uses its partitions.

@@ -243,13 +243,14 @@ fn leaver<'a>(draft: &'a Draft, group: &GroupId, l: &Leaver) -> Result<(MemberId
 }
 
 fn leave(draft: &mut Draft, group: &GroupId, leavers: &[Leaver]) -> Result<Response, GroupError> {
-    let (mut results, mut gone, mut consumers) = (Vec::new(), Vec::new(), false);
+    let (mut results, mut gone, mut consumers, mut by_themselves) = (Vec::new(), Vec::new(), false, false);
     for l in leavers {
         let result = match leaver(draft, group, l) {
             Ok((id, m, removed)) => {
                 let (freed, held) = if removed { freed_or_held(m) } else { (holdings(m), Vec::new()) };
                 let regex = m.regex.clone();
                 consumers |= m.classic.is_none();
+                by_themselves |= !removed;
                 draft.put(Record::Removed { member: id.clone(), freed, held, fence: false });
                 forget_regex(draft, regex.as_ref());
                 gone.push(id);
@@ -262,11 +263,11 @@ fn leave(draft: &mut Draft, group: &GroupId, leavers: &[Leaver]) -> Result<Respo
     }
     if let Some(first) = gone.first() {
         let names: Vec<&str> = gone.iter().map(MemberId::as_str).collect();
-        let cause = format!("{} left", names.join(", "));
+        let (kind, cause) = if by_themselves { ("left", format!("{} left", names.join(", "))) } else { ("removed", format!("an administrator emptied the static places of {}", names.join(", "))) };
         if consumers && convert::downgrade(draft, Some(&cause)) {
             return Ok(Response::Classic(ClassicAnswer::Left(results)));
         }
-        draft.bump("left", cause, Some(first));
+        draft.bump(kind, cause, Some(first));
         refresh_metadata(draft, group, Bump::Done);
         if draft.group().is_some_and(Group::has_conforming) {
             retarget(draft);

@@ -80,6 +80,23 @@ fn an_expired_incarnation_is_replaced_once_another_has_joined() {
     assert_eq!(w.member("a").incarnation, next.incarnation);
 }
 
+/// The same for a static place: whoever expired in it stated its predecessor's death before the one came that has it now (found by the core simulation, seed 1847).
+#[test]
+fn an_expired_member_does_not_take_its_static_place_from_a_later_one() {
+    let mut w = World::new(&[("t", 4)]);
+    let placed = |m: &Model| Heartbeat { instance_id: Some("i".into()), predecessor_dead: true, ..m.join_request() };
+    let (a, b) = (Model::new("a", &["t"]), Model::new("b", &["t"]));
+    w.beat(placed(&a)).expect("nobody has it");
+    w.pass(16_000);
+    assert!(w.group().members.is_empty());
+    w.beat(placed(&b)).expect("it is free again");
+    assert!(matches!(w.beat(placed(&a)), Err(GroupError::UnreleasedInstanceId { holder, .. }) if holder == b.id));
+    assert_eq!(w.member("b").incarnation, b.incarnation);
+    // A process of its own may: its operator has looked after b came.
+    w.beat(Heartbeat { incarnation: baton_coordinator::ids::Incarnation(4711), ..placed(&a) }).expect("b is said to be dead");
+    assert!(!w.group().members.contains_key(&b.id));
+}
+
 /// Many commands change one draft, and all of them are answered as if each had been decided alone.
 #[test]
 fn commands_of_one_drain_build_on_each_other() {
