@@ -77,7 +77,7 @@ pub const BUGS: [SeededBug; 57] = [
     SeededBug { number: 211, what: "a process that left, or was replaced, is let in again", caught_by: &["incarnations"] },
     SeededBug { number: 212, what: "a retried join lets in a removed member whose partitions are held", caught_by: &["one-believer", "fencing"] },
     SeededBug { number: 213, what: "a member is expired although its heartbeat came while an entry of its group was in flight", caught_by: &["timers"] },
-    SeededBug { number: 214, what: "a late copy of a join, whose predecessor was dead, takes the place of a later process", caught_by: &["one-believer", "fencing"] },
+    SeededBug { number: 214, what: "a late copy of a join, whose predecessor was dead, takes the place of a later process", caught_by: &["incarnations", "one-believer", "fencing"] },
     SeededBug { number: 44, what: "a sync of an earlier generation answered with the newest assignment", caught_by: &["one-generation", "answers-committed"] },
     SeededBug { number: 45, what: "an expression's result from an older image taken for the newest", caught_by: &["complete"] },
     SeededBug { number: 47, what: "a conversion in mid-rebalance forgets what the classic members use", caught_by: &["one-believer"] },

@@ -90,7 +90,7 @@ impl Plan {
 }
 
 /// Everything that must happen in a batch of stories: a fault that never fires proves nothing.
-pub const KINDS: [&str; 90] = [
+pub const KINDS: [&str; 91] = [
     "administrator removes a member", "answers withheld: no lease", "commits", "copies",
     "elections", "expired", "fetches", "follower crashed",
     "group emptied and deleted", "heartbeat during its own removal", "lapses", "leader crashed",
@@ -115,7 +115,7 @@ pub const KINDS: [&str; 90] = [
     "static place taken up again", "target computed beside the shard", "topic made",
     "two clients under one instance id",
     // Static HTTP members, their expressions, timeouts of requests.
-    "static member starts", "static member leaves for a while", "static member's place taken up again", "two processes in one static place",
+    "static member starts", "static member leaves for a while", "static member's place taken up again", "two processes in one static place", "join comes again when its place is another's",
     "member with an expression starts", "expression of a member changed", "topics change while an expression is resolved", "request taken up too late",
     "classic client paused before its sync", "consumer joins in mid-rebalance", "positions past their retention", "classic client sleeps through a join phase",
     "join of a removed member comes again", "leader paused just before a member expires", "entry takes long just before a member expires", "leader behind with its metadata",

@@ -33,6 +33,8 @@ pub struct Judge {
     /// The process that is a member now, and those that left or were replaced.
     incarnations: BTreeMap<(GroupId, MemberId), Incarnation>,
     gone: BTreeSet<(GroupId, MemberId, Incarnation)>,
+    /// Every process that has been a member since the group was made.
+    been: BTreeSet<(GroupId, Incarnation)>,
     /// (shard, group) → the applied index at which a sampled state did not have it: what it was before says nothing of what it is after.
     absent: BTreeMap<(u16, GroupId), u64>,
     /// Which member was ever granted what: nothing else may be told.
@@ -155,6 +157,8 @@ impl Judge {
         Ok(())
     }
 
+    /// Whether a process has been a member of the group as it is now: a deletion forgets who was in before.
+    pub fn has_been_in(&self, group: &GroupId, incarnation: Incarnation) -> bool { self.been.contains(&(group.clone(), incarnation)) }
     /// Who left, or whose id was taken over by another process, is never a member again (`safety.md` 6, 8). Kafka's clients have no incarnation.
     fn who_is_in(&mut self, group: &GroupId, r: &Record) -> Verdict {
         let id = |m: &MemberId| (group.clone(), m.clone());
@@ -166,11 +170,13 @@ impl Judge {
                         return broken("incarnations", format!("{group}: {} is let in again as {}, which had left or was replaced", j.member, j.incarnation));
                     }
                     self.incarnations.insert(id(&j.member), j.incarnation);
+                    self.been.insert((group.clone(), j.incarnation));
                 }
             }
             Record::Replaced(x) => {
                 self.incarnations.remove(&id(&x.old));
                 self.incarnations.insert(id(&x.new), x.incarnation);
+                self.been.insert((group.clone(), x.incarnation));
             }
             Record::Removed { member, fence, .. } => {
                 if let Some(i) = self.incarnations.remove(&id(member)).filter(|_| *fence) { self.gone.insert((group.clone(), member.clone(), i)); }
@@ -178,6 +184,7 @@ impl Judge {
             Record::Deleted => {
                 self.incarnations.retain(|(g, _), _| g != group);
                 self.gone.retain(|(g, ..)| g != group);
+                self.been.retain(|(g, _)| g != group);
             }
             _ => {}
         }
@@ -343,6 +350,11 @@ pub fn grants(r: &Record) -> Vec<(&MemberId, &Partition, FencingToken)> {
 pub fn history_is_whole(node: u64, group: &GroupId, numbers: &std::ops::Range<u64>, found: usize) -> Verdict {
     let wanted = numbers.end - numbers.start;
     if found as u64 == wanted { Ok(()) } else { broken("replicas-agree", format!("node {node} has {found} records of the history of {group}, its state says {wanted} ({numbers:?})")) }
+}
+
+/// Nobody takes the static place of a process that lives and was started after it, whatever was said of predecessors (`safety.md` 6). `earlier`: that is the case.
+pub fn not_by_an_earlier_one(group: &GroupId, member: &MemberId, holder: &MemberId, earlier: bool) -> Verdict {
+    if earlier { broken("incarnations", format!("{group}: {member} takes the place of {holder}, which was started after it and lives")) } else { Ok(()) }
 }
 
 /// No batch broke an invariant, neither when it was decided nor in replay.

@@ -269,6 +269,7 @@ impl World {
                 let id = if self.r.pct(50) { same.to_string() } else { format!("m{}", 20 + self.incarnations) };
                 self.fired.hit("static member's place taken up again");
                 self.spawn_at(&g, &id, false, place.as_deref());
+                self.join_of_an_earlier_one(&g, place.as_deref(), &id);
             }
         }
         if let Some(i) = self.victim(plan.twin)
@@ -281,6 +282,16 @@ impl World {
             let dead = self.r.pct(40);
             if dead { self.kill_place(&g, &place); }
             self.spawn_at(&g, &id, dead, Some(place.as_str()));
+        }
+    }
+    /// Aimed: an earlier process of the place had said that the one before it was dead. A copy of that comes when its place is another's.
+    fn join_of_an_earlier_one(&mut self, group: &GroupId, place: Option<&str>, id: &str) {
+        let says = |h: &Heartbeat| h.epoch == 0 && h.predecessor_dead && h.member.as_str() != id && h.instance_id.as_ref().map(InstanceId::as_str) == place;
+        let Some(call) = self.calls.iter().rposition(|c| c.group == *group && matches!(&c.command, Command::Heartbeat(h) if says(h))) else { return };
+        self.fired.hit("join comes again when its place is another's");
+        for _ in 0..3 {
+            let (copy, at) = (self.copy(call), self.now + self.tools.range(500, 8_000));
+            self.at(at, Ev::Request { node: None, call: copy });
         }
     }
     fn kill_place(&mut self, group: &GroupId, place: &InstanceId) {

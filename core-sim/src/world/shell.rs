@@ -252,6 +252,15 @@ impl World {
                             self.fired.hit("expired");
                             self.expired_in_time(n, &b.group, m)?;
                         }
+                        if let ("replaced", Some(m), Some((_, holder, _))) = (h.kind.as_str(), &h.member, removed.last()) {
+                            // Processes are in the order in which they started.
+                            let newest = |id: &MemberId| self.processes.iter().rposition(|p| p.group == b.group && p.id == *id);
+                            let lives = |i: usize| self.processes[i].alive() && !self.processes[i].zombie;
+                            // Who has not been in before may have been on its way for long: then it is the operator who said what was not so.
+                            let was_in = |i: usize| self.judge.has_been_in(&b.group, self.processes[i].incarnation);
+                            let earlier = newest(m).zip(newest(holder).filter(|i| lives(*i))).is_some_and(|(m, holder)| m < holder && was_in(m));
+                            state::not_by_an_earlier_one(&b.group, m, holder, earlier)?;
+                        }
                         if let ("fenced", Some(m)) = (h.kind.as_str(), &h.member) {
                             self.fired.hit("rebalance timeout");
                             timers::fenced_with_cause(&b.group, m, self.replicas.nodes[n].shard.group(&b.group).and_then(|g| g.members.get(m)).map(|m| &**m))?;
