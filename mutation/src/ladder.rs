@@ -30,8 +30,10 @@ pub fn of(task: &Task) -> Result<Ladder> {
         ),
         ("baton-storage", false) => (
             // The slow ones crash at every operation of the disk, and flip every bit.
-            &["test --no-run -p baton-storage --test crash"],
+            &["test --no-run -p baton-storage --test log --test stores --test crash"],
             &[
+                ("the log", "log", ""),
+                ("the stores", "stores", ""),
                 ("quick tests", "crash", "--skip every"),
                 ("crashes at every operation", "crash", "a_crash_at_every one_flipped_bit"),
             ],
