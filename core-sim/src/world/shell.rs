@@ -252,7 +252,7 @@ impl World {
                             self.fired.hit("expired");
                             self.expired_in_time(n, &b.group, m)?;
                         }
-                        if let ("replaced", Some(m), Some((_, holder, _))) = (h.kind.as_str(), &h.member, removed.last()) {
+                        if let ("replaced", Some(m), Some((_, holder, _))) = (h.kind.as_str(), &h.member, removed.last().filter(|(of, ..)| *of == b.group)) {
                             // Processes are in the order in which they started.
                             let newest = |id: &MemberId| self.processes.iter().rposition(|p| p.group == b.group && p.id == *id);
                             let lives = |i: usize| self.processes[i].alive() && !self.processes[i].zombie;
