@@ -239,7 +239,7 @@ impl World {
         }
         self.proposed.insert(n, (entry.term, entry.base_sequence, entry.batches.iter().map(|b| b.group.clone()).collect()));
         self.mark(entry.base_sequence ^ 0x77);
-        let (mut removed, mut asked_back, mut rebalances) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut removed, mut asked_back, mut rebalances) = (Vec::<(GroupId, MemberId, bool)>::new(), Vec::new(), Vec::new());
         for b in &entry.batches {
             for r in &b.records {
                 match r {
