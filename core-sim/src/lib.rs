@@ -35,7 +35,8 @@ pub const BUGS: [SeededBug; 57] = [
     SeededBug { number: 10, what: "commit for a partition just handed on accepted", caught_by: &["durable"] },
     SeededBug { number: 13, what: "snapshot drops pending partitions", caught_by: &["one-owner", "one-believer", "replicas-agree", "replay", "fencing"] },
     SeededBug { number: 14, what: "an older snapshot installed over newer state", caught_by: &["replicas-agree"] },
-    SeededBug { number: 15, what: "fencing token restarts after a group is deleted", caught_by: &["fencing"] },
+    // Revisions come from the same counter: whoever was in before is told a lower one than it had been told.
+    SeededBug { number: 15, what: "fencing token restarts after a group is deleted", caught_by: &["fencing", "linearizable"] },
     SeededBug { number: 17, what: "rebalance timeout fires for a revocation already confirmed", caught_by: &["timers"] },
     SeededBug { number: 18, what: "target of a superseded epoch overwrites a newer one", caught_by: &["complete"] },
     SeededBug { number: 19, what: "a retry with the previous epoch is fenced", caught_by: &["epochs"] },
