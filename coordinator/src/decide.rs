@@ -179,14 +179,23 @@ struct Parting { freed: Vec<Partition>, held: Vec<Partition>, fence: bool }
 
 /// Removes a member and says why; what changed meanwhile in the topics is part of the same bump. The next target is computed at once if somebody waits to hear of it, else at the next heartbeat.
 fn take_out(draft: &mut Draft, group: &GroupId, member: &MemberId, parting: Parting, kind: &str, cause: String) {
+    let consumer = put_out(draft, member, parting);
+    go_on_without(draft, group, member, consumer, kind, cause);
+}
+/// Takes out one member. True: it spoke the consumer protocol.
+fn put_out(draft: &mut Draft, member: &MemberId, parting: Parting) -> bool {
     let (regex, consumer) = draft.group().and_then(|g| g.members.get(member)).map_or((None, false), |m| (m.regex.clone(), m.classic.is_none()));
     let Parting { freed, held, fence } = parting;
     draft.put(Record::Removed { member: member.clone(), freed, held, fence });
     subscription::forget_regex(draft, regex.as_ref());
+    consumer
+}
+/// What follows for the group, once for all that were taken out; `consumer`: one of them spoke the consumer protocol.
+fn go_on_without(draft: &mut Draft, group: &GroupId, first: &MemberId, consumer: bool, kind: &str, cause: String) {
     if consumer && convert::downgrade(draft, Some(&cause)) {
         return;
     }
-    draft.bump(kind, cause, Some(member));
+    draft.bump(kind, cause, Some(first));
     refresh_metadata(draft, group, Bump::Done);
     if draft.group().is_some_and(Group::has_conforming) {
         retarget(draft);

@@ -248,11 +248,8 @@ fn leave(draft: &mut Draft, group: &GroupId, leavers: &[Leaver]) -> Result<Respo
         let result = match leaver(draft, group, l) {
             Ok((id, m, removed)) => {
                 let (freed, held) = if removed { freed_or_held(m) } else { (holdings(m), Vec::new()) };
-                let regex = m.regex.clone();
-                consumers |= m.classic.is_none();
                 by_themselves |= !removed;
-                draft.put(Record::Removed { member: id.clone(), freed, held, fence: false });
-                forget_regex(draft, regex.as_ref());
+                consumers |= put_out(draft, &id, Parting { freed, held, fence: false });
                 gone.push(id);
                 Ok(())
             }
@@ -264,14 +261,7 @@ fn leave(draft: &mut Draft, group: &GroupId, leavers: &[Leaver]) -> Result<Respo
     if let Some(first) = gone.first() {
         let names: Vec<&str> = gone.iter().map(MemberId::as_str).collect();
         let (kind, cause) = if by_themselves { ("left", format!("{} left", names.join(", "))) } else { ("removed", format!("an administrator emptied the static places of {}", names.join(", "))) };
-        if consumers && convert::downgrade(draft, Some(&cause)) {
-            return Ok(Response::Classic(ClassicAnswer::Left(results)));
-        }
-        draft.bump(kind, cause, Some(first));
-        refresh_metadata(draft, group, Bump::Done);
-        if draft.group().is_some_and(Group::has_conforming) {
-            retarget(draft);
-        }
+        go_on_without(draft, group, first, consumers, kind, cause);
     }
     Ok(Response::Classic(ClassicAnswer::Left(results)))
 }
