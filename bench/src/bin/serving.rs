@@ -31,6 +31,8 @@ const ROUND: Duration = Duration::from_secs(3);
 const ROUNDS: usize = 5;
 /// Connections of the load; more than the machine has cores, so that neither side waits for the other's answer.
 const CONNECTIONS: usize = 32;
+/// A connection of a large crew has no more members than these: each sends one heartbeat at a time, and real members do not wait for each other.
+const MEMBERS_EACH: usize = 50;
 
 type Measure = fn(&Runtime, Option<usize>) -> Result<()>;
 const ALL: [(&str, Measure); 6] = [("commits", commits), ("heartbeats", heartbeats), ("sizes", sizes), ("storm", storm), ("handover", hand_over), ("idle", idle)];
@@ -77,7 +79,7 @@ fn filled(rt: &Runtime, w: &World, members: usize) -> Result<Vec<Steady>> {
 /// Members join until everyone has its target and nothing is pending; how long that took.
 fn gather(rt: &Runtime, address: &str, group: &str, topic: &str, members: usize) -> Result<(Vec<Steady>, Duration)> {
     let start = Instant::now();
-    let crew = rt.block_on(async { Crew::start(address, group, topic, members, 2 * CONNECTIONS) });
+    let crew = rt.block_on(async { Crew::start(address, group, topic, members, (members / MEMBERS_EACH).max(2 * CONNECTIONS)) });
     let took = loop {
         std::thread::sleep(Duration::from_millis(50));
         let all = crew.counts.settled.load(Relaxed) == members as u64;

@@ -37,6 +37,8 @@ pub struct Beat {
     pub member: String,
     /// It is answered with the whole assignment in any case.
     pub full: bool,
+    /// It says an instance id.
+    pub names_instance: bool,
     /// What it says to own; None: nothing is said.
     pub own: Option<Parts>,
     /// Its subscription changed.
@@ -63,6 +65,9 @@ pub fn labelled(member: &Value, own: Parts) -> Parts {
 impl ByName {
     pub fn is_empty(&self) -> bool { self.apart.is_empty() }
     pub fn has(&self, member: &str) -> bool { self.apart.contains_key(member) }
+
+    /// The member was taken out.
+    pub fn went(&mut self, member: &str) { self.apart.remove(member); }
 
     /// The epoch that a client of Baton's would send where Kafka's sends `epoch`. Who says nothing of what it owns (`says` is false) is refused at an earlier epoch, and so is to be here; a commit says nothing.
     pub fn asked_epoch(&self, kafkas: &Value, member: &str, epoch: i64, says: bool) -> Option<i64> {
@@ -92,7 +97,7 @@ impl ByName {
             }
         }
         if let Some((beat, now)) = beat.and_then(|b| members.get(&b.member).and_then(Has::of).map(|now| (b, now)))
-            && let Some(has) = self.place(before, &beat.member, &members[&beat.member])
+            && let Some(has) = self.place(before, beat, &members[&beat.member])
         {
             let others = self.others(&members, &beat.member);
             let taken = |p: &Part| others.iter().any(|o| name(&o.0) == name(&p.0) && o.1 == p.1);
@@ -118,13 +123,14 @@ impl ByName {
     }
 
     /// What a member, or the one whose place it takes, had before.
-    fn place(&self, before: &Value, member: &str, now: &Value) -> Option<Has> {
+    fn place(&self, before: &Value, beat: &Beat, now: &Value) -> Option<Has> {
         let left_for_a_while = |m: &Value| m["e"] == -2;
         let all = before["members"].as_object();
-        let own = all.and_then(|all| all.get(member));
+        let own = all.and_then(|all| all.get(&beat.member));
         let holder = all.into_iter().flatten().find(|(_, m)| left_for_a_while(m) && !now["inst"].is_null() && m["inst"] == now["inst"]).map(|(_, m)| m);
         match holder.or(own) {
-            Some(m) if left_for_a_while(m) => Has::of(m).map(|h| Has { e: 0, pe: 0, ..h }),
+            // One that is back without a word of its instance id takes nobody's place, not even its own: it goes on from -2.
+            Some(m) if left_for_a_while(m) && beat.names_instance => Has::of(m).map(|h| Has { e: 0, pe: 0, ..h }),
             Some(m) => Has::of(m),
             None => Some(Has { e: 0, pe: 0, st: "STABLE".into(), own: Parts::new(), rev: Parts::new() }),
         }

@@ -70,6 +70,14 @@ impl Rules {
     /// What a client of Baton's would say to own where Kafka's says `own`.
     pub fn claims(&self, member: &str, own: BTreeSet<Part>) -> BTreeSet<Part> { self.by_name.claims(&self.kafka, member, own) }
 
+    /// These timers took members out at the beginning of a step: who is in after it came in anew.
+    pub fn went(&mut self, fired: &[String]) {
+        for member in fired.iter().filter_map(|f| f.split_once("timeout ")).map(|(_, m)| m) {
+            self.by_name.went(member);
+            self.last["members"].as_object_mut().and_then(|m| m.remove(member));
+        }
+    }
+
     /// What Baton's group is, when Kafka's is this after a step (an accepted heartbeat, if `beat` is given).
     pub fn group(&mut self, kafka: &Value, beat: Option<&Beat>) -> Value {
         let numbered = self.numbered(kafka);

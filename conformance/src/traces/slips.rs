@@ -1,7 +1,7 @@
 //! Two slips of Kafka's that Baton does not make, worked out from the state alone: what Kafka does is predicted as well as what Baton does, and both must come true.
 //! Where Kafka gave another target, its own is put into Baton's log instead of Baton's, so that everything behind it can still be compared exactly.
 
-use super::{consumer, trace::Step, world::World};
+use super::{classic, consumer, trace::Step, world::World};
 use baton_coordinator::{
     assign::{self, Assignment, Input},
     ids::*,
@@ -63,7 +63,7 @@ impl Instances {
             (true, false) => (step.op == "join" && group["members"].as_object().is_some_and(|m| !m.is_empty())).then_some("UNKNOWN_MEMBER_ID"),
             (false, true) if m["inst"].as_str() != Some(instance) && m["e"].as_i64() != Some(-2) => Some("UNRELEASED_INSTANCE_ID"),
             // Who is in asks under an id that stands for another.
-            (false, false) if step.op == "hb" && held_by != step.text("m") && m["inst"].as_str() != Some(instance) => Some("FENCED_INSTANCE_ID"),
+            (false, false) if matches!(step.op.as_str(), "hb" | "heartbeat" | "sync") && held_by != step.text("m") && m["inst"].as_str() != Some(instance) => Some("FENCED_INSTANCE_ID"),
             (false, _) => None,
         }
     }
@@ -150,13 +150,13 @@ pub fn joins_as_under_a_new_id(world: &World, i: usize, step: &Step) -> Result<(
         let command = w.command(&s)?;
         w.send(i, &s.op, command);
         w.work();
-        let answers: Vec<Value> = w.take_answers().into_iter().map(|r| consumer::answer(&mut w, &s, &r).unwrap_or_else(|| json!(format!("{r:?}")))).collect();
+        let answers: Vec<Value> = w.take_answers().into_iter().map(|r| consumer::answer(&mut w, &s, &r).or_else(|| classic::answer(&mut w.names, &s.op, &r)).unwrap_or_else(|| json!(format!("{r:?}")))).collect();
         Ok::<_, String>(json!([answers, w.view()]))
     };
     let (own, new) = (tried(None)?, tried(Some(&new_id))?);
     let renamed: Value = serde_json::from_str(&new.to_string().replace(&new_id, step.text("inst"))).map_err(|e| e.to_string())?;
     // Only a join may come under an id that nobody has used.
-    let expected = if step.op == "hb" && step.number("e") != 0 { "UNKNOWN_MEMBER_ID" } else { "NONE" };
+    let expected = if step.op == "hb" && step.number("e") == 0 { "NONE" } else { "UNKNOWN_MEMBER_ID" };
     let accepted = step.op == "join" || own[0][0]["err"] == expected;
     if own == renamed && accepted { Ok(()) } else { Err(format!("a join under an id that a member has given up: Baton did {own}, under a new id {renamed}")) }
 }

@@ -272,6 +272,7 @@ impl World {
                 "join" => step.fields.get("protocols").map(|p| self.rules.named(&member, partitions(&p[0]["own"]))),
                 _ => step.fields.get("own").map(partitions).map(|o| if step.number("e") == 0 { o } else { self.rules.claims(&member, o) }),
             },
+            names_instance: step.maybe("inst").is_some(),
             resubscribed: *subscribed_before != self.subscription(&member),
             target: g.target.get(&id).into_iter().flatten().filter(current).map(|p| (self.label(g.topics[&p.topic].id), p.partition)).collect(),
             topics: there.iter().map(|(_, f)| self.label(f.id)).collect(),
@@ -284,7 +285,7 @@ impl World {
         self.fired.clear();
         self.expire_who_was_not_asked(step)?;
         self.pass(step.t);
-        let (mut refused, computed_before, subscribed_before) = (None, self.computed, self.subscription(&who(step)));
+        let (mut refused, mut told, computed_before, subscribed_before) = (None, None, self.computed, self.subscription(&who(step)));
         match step.op.as_str() {
             "tick" => {}
             "topic" => self.declare(step.text("name"), step.maybe("label").unwrap_or(step.text("name")), step.number("parts") as i32),
@@ -298,7 +299,7 @@ impl World {
                 }
                 (None, None) => {
                     self.as_kafka_sees_it(i, step)?;
-                    let told = kept::told_of_topics_that_are_there(self, i, step)?;
+                    told = kept::told_of_topics_that_are_there(self, i, step)?;
                     if told.is_some() {
                         self.rules.explained_by(super::rules::TOPIC_MADE_AGAIN);
                     }
@@ -355,7 +356,8 @@ impl World {
         let group = self.view();
         let target = self.shard.state().groups.get(&GroupId::from("g")).cloned().map_or(json!({}), |g| consumer::target(self, &g));
         let exists = self.meta.topics.get(&TopicName::from(step.text("topic"))).is_some_and(|t| (0..i64::from(t.partitions)).contains(&step.number("p")));
-        let beat = self.beat(step, &subscribed_before);
+        let beat = self.beat(told.as_ref().unwrap_or(step), &subscribed_before);
+        self.rules.went(&step.fired);
         let before = self.rules.last().clone();
         let reconciles = match step.op.as_str() {
             "hb" => step.number("e") >= 0,
