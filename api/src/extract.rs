@@ -10,7 +10,7 @@ use baton_wire::code;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
 use serde_json::error::Category;
-use std::time::Duration;
+use std::{future::{Future, poll_fn}, pin::pin, task::Poll, time::Duration};
 
 /// How long a body may take to arrive.
 const BODY_WITHIN: Duration = Duration::from_secs(10);
@@ -55,7 +55,15 @@ async fn bytes(request: Request<Body>) -> Result<Bytes, Failure> {
         if !waits { read_away(&mut body).await; }
         return Err(too_large());
     }
-    match tokio::time::timeout(BODY_WITHIN, Limited::new(&mut body, BODY_MAX).collect()).await {
+    // Most bodies are here with their heads, and need no alarm.
+    let whole = {
+        let mut whole = pin!(Limited::new(&mut body, BODY_MAX).collect());
+        match poll_fn(|cx| Poll::Ready(whole.as_mut().poll(cx))).await {
+            Poll::Ready(here) => Ok(here),
+            Poll::Pending => tokio::time::timeout(BODY_WITHIN, whole).await,
+        }
+    };
+    match whole {
         Ok(Ok(whole)) => Ok(whole.to_bytes()),
         Ok(Err(e)) if e.downcast_ref::<LengthLimitError>().is_some() => {
             read_away(&mut body).await;

@@ -77,6 +77,12 @@ pub struct Heartbeat {
     /// Hold the answer until something changes, at most so long, ms. 0: answer at once.
     pub wait_ms: u64,
 }
+impl Heartbeat {
+    /// Whether it says anything of what the member wants: topics, assignor, rack, capacity or rebalance timeout.
+    pub fn says_a_wish(&self) -> bool {
+        self.subscribed_topics.is_some() || self.subscribed_regex.is_some() || self.assignor.is_some() || self.rack.is_some() || self.capacity.is_some() || self.rebalance_timeout_ms.is_some()
+    }
+}
 impl Default for MemberId { fn default() -> Self { MemberId("".into()) } }
 
 /// A member's leave.

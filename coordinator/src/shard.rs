@@ -9,6 +9,7 @@ mod arming;
 mod classic;
 mod drain;
 mod leading;
+mod steady;
 
 use crate::{command::*, config::Limits, decide, draft::*, ids::*, invariants, metadata::Metadata, record::*, replay, replay::{HistoryChange, Outcome}, seeded, state::*, timers::*, work::*};
 use leading::*;

@@ -22,7 +22,7 @@ pub use world::{Outcome, run};
 pub struct SeededBug { pub number: u8, pub what: &'static str, pub caught_by: &'static [&'static str] }
 
 /// The bugs this simulation must find.
-pub const BUGS: [SeededBug; 57] = [
+pub const BUGS: [SeededBug; 58] = [
     SeededBug { number: 1, what: "a pending partition given back clears the owner map", caught_by: &["one-owner", "one-believer", "replay"] },
     SeededBug { number: 2, what: "assign before the revocation is confirmed", caught_by: &["one-owner", "one-believer"] },
     SeededBug { number: 3, what: "null owned set taken as \"owns nothing\"", caught_by: &["one-believer", "fencing"] },
@@ -79,6 +79,7 @@ pub const BUGS: [SeededBug; 57] = [
     SeededBug { number: 212, what: "a retried join lets in a removed member whose partitions are held", caught_by: &["one-believer", "fencing"] },
     SeededBug { number: 213, what: "a member is expired although its heartbeat came while an entry of its group was in flight", caught_by: &["timers"] },
     SeededBug { number: 214, what: "a late copy of a join, whose predecessor was dead, takes the place of a later process", caught_by: &["incarnations", "one-believer", "fencing"] },
+    SeededBug { number: 221, what: "a heartbeat with nothing new answered at once while a batch of its group is in flight", caught_by: &["answers-committed", "one-believer"] },
     SeededBug { number: 44, what: "a sync of an earlier generation answered with the newest assignment", caught_by: &["one-generation", "answers-committed"] },
     SeededBug { number: 45, what: "an expression's result from an older image taken for the newest", caught_by: &["complete"] },
     SeededBug { number: 47, what: "a conversion in mid-rebalance forgets what the classic members use", caught_by: &["one-believer"] },

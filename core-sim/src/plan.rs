@@ -90,8 +90,8 @@ impl Plan {
 }
 
 /// Everything that must happen in a batch of stories: a fault that never fires proves nothing.
-pub const KINDS: [&str; 91] = [
-    "administrator removes a member", "answers withheld: no lease", "commits", "copies",
+pub const KINDS: [&str; 92] = [
+    "administrator removes a member", "answered at once", "answers withheld: no lease", "commits", "copies",
     "elections", "expired", "fetches", "follower crashed",
     "group emptied and deleted", "heartbeat during its own removal", "lapses", "leader crashed",
     "leader cut off", "leader handed over", "leader killed after a session change", "leader paused within its lease",

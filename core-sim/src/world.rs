@@ -310,7 +310,7 @@ impl World {
             }
             let Some((_, ev)) = self.queue.pop_first() else { break };
             match ev {
-                Ev::Request { node, call } => self.arrive(node, call),
+                Ev::Request { node, call } => self.arrive(node, call)?,
                 Ev::Release { node, term, call, result } => self.release(node, term, call, result)?,
                 Ev::Answer { call, result } => self.answer(call, result)?,
                 Ev::Image { node, image } => {

@@ -5,7 +5,7 @@
 use crate::{
     clock::Clock,
     local::applied_offsets,
-    machine::{MetaSlot, ShardSlot},
+    machine::{Checked, MetaSlot, ShardSlot, lock},
 };
 use baton_coordinator::{
     command::{GroupError, Request, Response},
@@ -111,6 +111,7 @@ pub struct Driver {
     check: Pending<Result<Term, String>>,
     checking: Vec<Ready>,
     check_timers: bool,
+    check_transfers: u64,
     last_check: Millis,
     last_good: Millis,
     /// The lease was lost in this term: all timers must be armed anew before anything else.
@@ -140,7 +141,7 @@ impl Driver {
     pub fn new(node: u64, slot: Arc<ShardSlot>, meta: Arc<MetaSlot>, group: GroupHandle, clock: Clock, mail: mpsc::Receiver<Mail>) -> Driver {
         let now = clock.now().mono_ms;
         Driver {
-            node, slot, meta, group, clock, mail, callers: BTreeMap::new(), last_ticket: 0, ready: Vec::new(), check: None, checking: Vec::new(), check_timers: false,
+            node, slot, meta, group, clock, mail, callers: BTreeMap::new(), last_ticket: 0, ready: Vec::new(), check: None, checking: Vec::new(), check_timers: false, check_transfers: 0,
             last_check: now, last_good: now, lapsed: false, gate: None, gate_term: 0, gate_retry: 0, gate_began: 0, last_led: 0, proposals: Arc::default(), swept: now, image_revision: 0, stood_back: None,
         }
     }
@@ -241,6 +242,7 @@ impl Driver {
 
     fn step_down(&mut self, now: Now) {
         self.slot.shard().step_down();
+        *lock(&self.slot.lease) = None;
         self.collect(now);
         self.check = None;
         self.lapsed = false;
@@ -327,6 +329,7 @@ impl Driver {
             self.last_check = now.mono_ms;
             self.checking = std::mem::take(&mut self.ready);
             self.check_timers = due;
+            self.check_transfers = self.group.transfers();
             let group = self.group.clone();
             self.check = Some(Box::pin(async move {
                 match tokio::time::timeout(CHECK_TIMEOUT, group.lease()).await {
@@ -348,6 +351,7 @@ impl Driver {
                 _ => self.answer(r.ticket, Err(lost()), now.mono_ms),
             }
         }
+        *lock(&self.slot.lease) = term.map(|term| Checked { term, at: self.last_check, transfers: self.check_transfers });
         let Some(term) = term else {
             self.lapsed = leading.is_some();
             if self.lapsed && self.check_timers && seeded::on(163) {

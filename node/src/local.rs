@@ -4,7 +4,7 @@
 use crate::{
     driver::{Decided, Mail, Outcome},
     forward::CallError,
-    machine::{ShardSlot, decode_meta_reply, encode_meta, lock},
+    machine::{Checked, ShardSlot, decode_meta_reply, encode_meta, lock},
     node::{Inner, META},
 };
 use baton_coordinator::{
@@ -20,23 +20,56 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
 impl Inner {
-    /// Hands a request to a shard of this node.
-    pub async fn local(&self, request: Request, wait: Duration) -> Outcome {
+    /// Has a shard of this node carry out a request.
+    pub async fn local(&self, request: &Request, wait: Duration) -> Outcome {
         let shard = shard_of(&request.group, self.config.shards);
-        let Some(mail) = self.mail.get().and_then(|m| m.get(usize::from(shard))) else { return Outcome::NotTaken("this node is starting".into()) };
+        let decided = match self.at_once(shard, request) {
+            Some(decided) => decided,
+            None => self.by_its_driver(shard, request.clone(), wait).await,
+        };
+        self.let_go(shard, decided).await
+    }
+
+    /// A heartbeat with nothing new in it, decided here: under the driver's last lease check while that binds a majority, if the leadership was not about to be given away
+    /// since. Then nobody else can have led at the moment of the decision (`safety.md` 3). None: it is the driver's.
+    pub fn at_once(&self, shard: u16, request: &Request) -> Option<Decided> {
+        if !matches!(request.command, Command::Heartbeat(_)) || seeded::on(7) {
+            return None;
+        }
+        let (slot, now) = (self.shards.get(usize::from(shard))?, self.config.clock.now());
+        let checked = *lock(&slot.lease);
+        let Checked { term, at, transfers } = checked.filter(|c| self.binds(c.at, now.mono_ms))?;
+        let response = {
+            let mut shard = slot.shard();
+            if shard.leading() != Some(term) {
+                return None;
+            }
+            shard.steady(request, now)?
+        };
+        // Looked at after the decision. That the check still binds then is looked at when the answer leaves, or the lease is asked again.
+        if self.raft.get()?.transfers(shard + 1)? != transfers && !seeded::on(223) {
+            return None;
+        }
+        slot.times.purgatory.record(0);
+        Some(Decided { outcome: Outcome::Done(Ok(response)), under: Some((term, at)) })
+    }
+
+    /// Hands a request to the shard's driver, and waits for what becomes of it.
+    async fn by_its_driver(&self, shard: u16, request: Request, wait: Duration) -> Decided {
+        let Some(mail) = self.mail.get().and_then(|m| m.get(usize::from(shard))) else { return Outcome::NotTaken("this node is starting".into()).into() };
         let (reply, answer) = oneshot::channel();
         let history = if let Command::History { since } = request.command { Some((request.group.clone(), since)) } else { None };
         if let Err(e) = mail.try_send(Mail { request, arrived: self.now(), reply }) {
-            return Outcome::NotTaken(match e {
+            let why = match e {
                 mpsc::error::TrySendError::Full(_) => "the shard has too many requests waiting".into(),
                 mpsc::error::TrySendError::Closed(_) => "this node is stopping".to_string(),
-            });
+            };
+            return Outcome::NotTaken(why).into();
         }
-        let unknown = |reason: &str| Outcome::Done(Err(GroupError::Unavailable { reason: reason.into() }));
         let Decided { outcome, under } = match tokio::time::timeout(wait, answer).await {
             Ok(Ok(decided)) => decided,
-            Ok(Err(_)) => return unknown("this node is stopping"),
-            Err(_) => return unknown("the request was not decided in its time"),
+            Ok(Err(_)) => unknown("this node is stopping").into(),
+            Err(_) => unknown("the request was not decided in its time").into(),
         };
         let outcome = match outcome {
             Outcome::Done(Ok(Response::HistoryAt { first, next })) if let Some((group, since)) = history => {
@@ -46,33 +79,36 @@ impl Inner {
             }
             outcome => outcome,
         };
+        Decided { outcome, under }
+    }
+
+    /// Lets an answer go, if the lease it was decided under holds. That check saw a quorum's word of at most the lease age; what the election time has over that, less the
+    /// drift of clocks, is how long it lasts. After that the lease is asked again.
+    pub async fn let_go(&self, shard: u16, decided: Decided) -> Outcome {
+        let Decided { outcome, under } = decided;
         baton_raft::failpoint!("answer about to leave", shard + 1);
         #[cfg(madsim)]
         let known = baton_raft::faults::known(shard + 1);
-        match under {
-            Some((term, checked)) if !self.still_leased(shard + 1, term, checked).await => {
-                unknown("the node that answers lost its lease before the answer could leave")
-            }
-            _ => {
-                #[cfg(madsim)]
-                if let Some((term, _)) = under {
-                    baton_raft::faults::answer_leaves(shard + 1, term, known);
-                }
-                outcome
-            }
+        let Some((term, checked)) = under else { return outcome };
+        if !self.binds(checked, self.now()) && !seeded::on(84) && !Box::pin(self.still_leads(shard + 1, term)).await {
+            return unknown("the node that answers lost its lease before the answer could leave");
         }
+        #[cfg(madsim)]
+        baton_raft::faults::answer_leaves(shard + 1, term, known);
+        outcome
     }
 
-    /// Whether an answer that was decided in `term`, under a lease check that began at `checked`, may still leave. The check saw a quorum's word of at
-    /// most the lease age; what the election time has over that, less the drift of clocks, is how long it lasts. After that the lease is asked again.
-    async fn still_leased(&self, no: u16, term: Term, checked: Millis) -> bool {
-        let raft = &self.config.raft;
-        let lasts = drift_bounded(raft.election_max_ms).saturating_sub(if seeded::on(169) { 0 } else { raft.lease_age_ms });
-        if within(self.now(), checked, lasts) || seeded::on(84) {
-            return true;
-        }
+    /// Whether the lease is given for this term, at a moment after this call.
+    async fn still_leads(&self, no: u16, term: Term) -> bool {
         let Some(group) = self.group(no) else { return false };
         matches!(tokio::time::timeout(Duration::from_secs(1), group.lease()).await, Ok(Ok(t)) if t == term)
+    }
+
+    /// Whether a lease check that began at `checked` still counts.
+    fn binds(&self, checked: Millis, now: Millis) -> bool {
+        let raft = &self.config.raft;
+        let lasts = drift_bounded(raft.election_max_ms).saturating_sub(if seeded::on(169) { 0 } else { raft.lease_age_ms });
+        within(now, checked, lasts)
     }
 
     /// Proposes a meta command as the leader. A result, refusals too, is a committed one.
@@ -112,6 +148,9 @@ impl Inner {
         if to == self.config.node { Ok(()) } else { group.transfer(to).await }
     }
 }
+
+/// Nobody can say what became of it.
+fn unknown(reason: &str) -> Outcome { Outcome::Done(Err(GroupError::Unavailable { reason: reason.into() })) }
 
 /// Seeded bugs 8 and 50: committed offsets as they are applied here, whoever leads. None for every other request, and without the bug.
 pub fn applied_offsets(bug: u8, slot: &ShardSlot, request: &Request) -> Option<Response> {

@@ -6,7 +6,7 @@
 use crate::{history::History, times::Times};
 use baton_coordinator::{
     config::Limits,
-    ids::{GroupId, Term},
+    ids::{GroupId, Millis, Term},
     metadata::{MetaCommand, MetaError, Metadata},
     record::{FEATURE_LEVEL, LogEntry},
     seeded,
@@ -29,7 +29,19 @@ pub struct ShardSlot {
     stopped: Mutex<Option<String>>,
     /// Wakes the driver.
     pub wake: Notify,
+    /// The last lease check of the driver, if it was good and nothing has happened to the lease since.
+    pub lease: Mutex<Option<Checked>>,
     pub times: Times,
+}
+
+/// A lease check that was good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Checked {
+    pub term: Term,
+    /// When it began.
+    pub at: Millis,
+    /// How often the leadership had been about to be given away by then.
+    pub transfers: u64,
 }
 
 /// A lock that a panic cannot make unusable: a panicking replay is caught and stops the shard instead.
@@ -39,7 +51,7 @@ impl ShardSlot {
     /// An empty shard; `id` is 0-based.
     pub fn new(id: u16, limits: Limits) -> Arc<Self> {
         let shard = Mutex::new(Shard::new(id, limits));
-        Arc::new(Self { shard, history: Mutex::default(), applied: AtomicU64::new(0), stopped: Mutex::new(None), wake: Notify::new(), times: Times::default() })
+        Arc::new(Self { shard, history: Mutex::default(), applied: AtomicU64::new(0), stopped: Mutex::new(None), wake: Notify::new(), lease: Mutex::default(), times: Times::default() })
     }
     /// The shard. Held for the time of one call, never over an await.
     pub fn shard(&self) -> MutexGuard<'_, Shard> { lock(&self.shard) }

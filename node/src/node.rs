@@ -159,12 +159,22 @@ impl Node {
     }
 
     /// Carries out a request to a group on whichever node leads it. `deadline` is the time the caller waits, a held heartbeat's wait included.
-    pub async fn request(&self, mut request: Request, deadline: Duration) -> Result<Response, Refusal> {
+    pub async fn request(&self, request: Request, deadline: Duration) -> Result<Response, Refusal> {
+        let shard = shard_of(&request.group, self.0.config.shards);
+        if let Some(decided) = self.0.at_once(shard, &request)
+            && let Outcome::Done(Ok(response)) = self.0.let_go(shard, decided).await
+        {
+            return Ok(response);
+        }
+        // By far most requests do not come here: what they do not need is not carried about with them.
+        Box::pin(self.led(shard, request, deadline)).await
+    }
+    /// Looks for the node that leads the shard, until it has carried the request out.
+    async fn led(&self, shard: u16, mut request: Request, deadline: Duration) -> Result<Response, Refusal> {
         let inner = &self.0;
         let start = inner.now();
         let end = start + deadline.as_millis() as Millis;
         let look_until = end.min(start + PATIENCE_MS);
-        let shard = shard_of(&request.group, inner.config.shards);
         let budget = request.budget_ms;
         loop {
             let now = inner.now();
@@ -179,7 +189,7 @@ impl Node {
             }
             let outcome = match leader {
                 _ if left == 0 => Outcome::NotTaken("the time for the request is over".into()),
-                Some(n) if n == inner.config.node => inner.local(request.clone(), wait).await,
+                Some(n) if n == inner.config.node => inner.local(&request, wait).await,
                 Some(n) => match forward::call(inner, n, &Call::Request(Box::new(request.clone())), wait).await {
                     Ok(Answer::Done(result)) => Outcome::Done(result),
                     Ok(_) => Outcome::Done(Err(GroupError::Unavailable { reason: format!("node {n} gave an answer of another kind") })),

@@ -1,7 +1,7 @@
 //! Handle of one replicated group, for the node crate.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -33,6 +33,7 @@ struct Shared {
     kept: Mutex<Kept>,
     heard: Arc<Heard>,
     campaigns: AtomicBool,
+    transfers: AtomicU64,
 }
 
 /// What is known of the size of the group's log.
@@ -79,7 +80,7 @@ impl GroupHandle {
         let age = if baton_storage::seeded::on(91) { lease_age * 4 } else { lease_age };
         let lease = LinearizerOption::new(Some(age), false).with_wait_timeout(Duration::ZERO);
         let (server, all, seen) = (raft.server_metrics(), raft.metrics(), Seen::new(&raft));
-        GroupHandle { shared: Arc::new(Shared { no, node, raft, store, server, all, lease, kept: Mutex::default(), heard: Arc::default(), campaigns: AtomicBool::new(true) }), seen }
+        GroupHandle { shared: Arc::new(Shared { no, node, raft, store, server, all, lease, kept: Mutex::default(), heard: Arc::default(), campaigns: AtomicBool::new(true), transfers: AtomicU64::new(0) }), seen }
     }
 
     pub(crate) fn raft(&self) -> &Raft {
@@ -251,6 +252,10 @@ impl GroupHandle {
         }
     }
 
+    /// How often this node was about to ask a voter to take over. A lease that was checked before the last time says nothing of the time after: the other one is elected
+    /// although everybody has promised to wait.
+    pub fn transfers(&self) -> u64 { self.shared.transfers.load(Ordering::SeqCst) }
+
     /// Resolves when leader, term, role or membership changed since the last call on this handle, or since it was made.
     /// Resolves once more when the group has stopped, then never.
     pub async fn changed(&self) {
@@ -280,6 +285,7 @@ impl GroupHandle {
             Some(silent) => return Err(format!("node {to} has not answered for {} ms: while it is away, nobody would lead", silent.as_millis())),
             None => return Err(format!("node {to} has not answered this leader yet: try again")),
         }
+        self.shared.transfers.fetch_add(1, Ordering::SeqCst);
         self.shared.raft.trigger().transfer_leader(to).await.map_err(|e| e.to_string())
     }
 

@@ -275,6 +275,11 @@ impl RaftNode {
         lock(&self.shared.groups).get(&no).cloned()
     }
 
+    /// See [`GroupHandle::transfers`].
+    pub fn transfers(&self, no: GroupNo) -> Option<u64> {
+        Some(lock(&self.shared.groups).get(&no)?.transfers())
+    }
+
     /// Who leads a group, as far as this node knows.
     pub fn leader(&self, no: GroupNo) -> Option<NodeId> {
         lock(&self.shared.groups).get(&no)?.leader()

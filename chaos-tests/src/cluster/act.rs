@@ -85,6 +85,8 @@ pub enum Act {
     BehindMeta { ms: Ms },
     /// A leader's lease check passes on what it heard before it was cut off, and the answer stands still until nobody is bound by that any more.
     AgedCheck { shard: u64, hears: Ms, stop: Ms },
+    /// A leader has asked another node to take over, and is cut off at once; its members ask it all the while.
+    GivenAway,
     /// A node is stopped as an operator stops it: its leaderships are given away, then it ends in order.
     Stop { node: u64, down: Ms },
     /// Two processes are started under one instance id.
@@ -122,7 +124,8 @@ pub const INSTALL: [&str; 5] = ["installation announced", "snapshot file written
 /// Those that every node passes again and again.
 pub const OFTEN: [&str; 6] = ["records durable, nobody told", "entry about to be applied", "entry applied, nobody told", "checkpoint about to be written", "checkpoint written", "answer about to leave"];
 /// Everything that must happen in a batch of stories: a fault that never fires proves nothing.
-pub const KINDS: [&str; 82] = [
+pub const KINDS: [&str; 83] = [
+    "leader cut off that has given the leadership away",
     "request that waits for too long", "node behind in metadata asked", "answer under a check that has aged",
     "deposed leader of metadata asked", "forwarded change of topics without an answer", "checkpoint after a group was deleted for good", "replaced process lives on",
     "leader stands still with an answer", "power lost after a checkpoint on a slow disk",
@@ -170,7 +173,7 @@ impl Act {
     pub fn must_end(&self) -> bool {
         matches!(self, Act::FlipBit { .. } | Act::EmptyDisk { .. } | Act::OldCopy { .. } | Act::OldVersion { .. } | Act::ForgetVote { .. } | Act::DeleteTopic { .. } | Act::DeleteGroup { .. }
             | Act::StopClock { .. } | Act::FailSync { .. } | Act::ChangeSession { .. } | Act::Trap { .. } | Act::CrashInstall { .. } | Act::JoinStorm { .. } | Act::FlapMember { .. } | Act::GrowTopic { .. }
-            | Act::LaggingHeir { .. } | Act::LostReply | Act::Overdue | Act::BehindMeta { .. } | Act::AgedCheck { .. } | Act::DeposedMeta { .. } | Act::LostChange | Act::Forgotten { .. } | Act::Outlived { .. } | Act::RollingRestart { .. } | Act::Stop { .. } | Act::HeldAnswer { .. } | Act::AheadOfDisk { .. } | Act::LateAnswers { .. } | Act::Poison { .. } | Act::ResetOffsets { .. } | Act::StaticRestart { .. } | Act::TwoInstances { .. })
+            | Act::LaggingHeir { .. } | Act::LostReply | Act::Overdue | Act::BehindMeta { .. } | Act::AgedCheck { .. } | Act::GivenAway | Act::DeposedMeta { .. } | Act::LostChange | Act::Forgotten { .. } | Act::Outlived { .. } | Act::RollingRestart { .. } | Act::Stop { .. } | Act::HeldAnswer { .. } | Act::AheadOfDisk { .. } | Act::LateAnswers { .. } | Act::Poison { .. } | Act::ResetOffsets { .. } | Act::StaticRestart { .. } | Act::TwoInstances { .. })
     }
     /// The name under which it is counted.
     pub fn kind(&self) -> &'static str {
@@ -226,6 +229,7 @@ impl Act {
             Act::Overdue => "request that waits for too long",
             Act::BehindMeta { .. } => "node behind in metadata asked",
             Act::AgedCheck { .. } => "answer under a check that has aged",
+            Act::GivenAway => "leader cut off that has given the leadership away",
             Act::TwoInstances { .. } => "two processes under one instance id",
             Act::Join { .. } => "member joins",
             Act::JoinStorm { .. } => "join storm",

@@ -8,12 +8,13 @@ use super::{
     world::{NODES, World, http},
 };
 use baton_client::tap;
-use baton_coordinator::{ids::GroupId, shard::shard_of};
+use baton_coordinator::{command::{Command, Heartbeat, Request, Response}, ids::{GroupId, Incarnation, MemberId}, shard::shard_of};
+use baton_node::Node;
 use baton_raft::faults;
 use baton_storage::Crash;
 use madsim::rand::{Rng, thread_rng};
 use serde_json::{Value, json};
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 /// A group without members: only administrators write its offsets.
 const RESETS: &str = "resets";
@@ -171,4 +172,41 @@ pub async fn stop(world: &Arc<World>, id: u64, down: Ms) -> bool {
     world.restart(id);
     world.give_back(&[id]);
     stopped
+}
+
+/// A leader asks another node to take over, and hears nobody and is heard by nobody from then on. Its last lease check is a moment old and says nothing of what follows: the other one
+/// is elected although everybody has promised to wait. Once it leads, the first must tell its members nothing more (`safety.md` 3).
+pub async fn given_away(world: &Arc<World>) -> bool {
+    let group = GroupId::from("given-away");
+    let s = shard_of(&group, world.plan.shards);
+    let Some(leader) = world.leader(s).filter(|n| world.take(&[*n])) else { return false };
+    let (term, until) = { let seen = world.seen(); (seen.judge.newest_term(s), world.now() + 2_500) };
+    let (node, to) = { let seen = world.seen(); (seen.nodes.get(&leader).cloned(), NODES.find(|n| *n != leader && seen.nodes.contains_key(n))) };
+    let (mut asked, member) = (false, MemberId::from("beats"));
+    if let (Some(node), Some(to), Some(host)) = (node, to, world.sim.get_node(world.host(leader))) {
+        host.spawn(beats(world.clone(), node.clone(), group.clone(), member.clone(), until));
+        pause(thread_rng().gen_range(400..700)).await;
+        asked = host.spawn(async move { node.transfer(s, to).await }).await.is_ok_and(|r| r.is_ok());
+        pause(thread_rng().gen_range(0..4)).await;
+        world.cut(leader, false);
+        pause(until.saturating_sub(world.now())).await;
+        world.cut(leader, true);
+    }
+    world.give_back(&[leader]);
+    delete(world, format!("/v1/groups/{group}/members/{member}?force=true")).await;
+    asked && world.seen().judge.newest_term(s) > term
+}
+/// A member beside the node that answers it: it asks that one all the time, and wants nothing.
+async fn beats(world: Arc<World>, node: Node, group: GroupId, member: MemberId, until: Ms) {
+    let mut h = Heartbeat { member, incarnation: Incarnation(thread_rng().gen_range(1..u128::MAX)), subscribed_topics: Some(BTreeSet::new()), owned: Some(BTreeSet::new()), ..Heartbeat::default() };
+    while world.now() < until && !world.is_over() {
+        let request = Request { group: group.clone(), command: Command::Heartbeat(h.clone()), budget_ms: Some(300), min_meta_revision: 0 };
+        match node.request(request, Duration::from_millis(300)).await {
+            Ok(Response::Heartbeat(v)) => (h.epoch, h.assignment_revision, h.subscribed_topics) = (v.member_epoch, v.assignment_revision, None),
+            Ok(_) => return,
+            // Its session may have ended in an earlier part of the story, or another node leads.
+            Err(_) => pause(20).await,
+        }
+        pause(thread_rng().gen_range(2..6)).await;
+    }
 }

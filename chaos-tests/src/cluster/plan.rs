@@ -65,7 +65,7 @@ const LATER_PCT: u64 = 25;
 const LAST: [u64; 4] = [55, 56, 57, 58];
 const LAST_PCT: u64 = 22;
 /// And those that came after them, again by a generator of their own.
-const NEWEST: [u64; 3] = [59, 60, 61];
+const NEWEST: [u64; 4] = [59, 60, 61, 62];
 const NEWEST_PCT: u64 = 20;
 /// More rarely drawn in a random mix: they take a node away for long.
 const HEAVY: [u64; 5] = [2, 34, 37, 39, 43];
@@ -216,6 +216,7 @@ impl Plan {
                 let hears = r.range(140, 300);
                 Act::AgedCheck { shard: any, hears, stop: r.range(615, hears + 500) - hears }
             }
+            62 => Act::GivenAway,
             49 => Act::TwoInstances { group: any, ms: r.range(1_000, self.session_ms * 2) },
             39 => Act::OldVersion { node: if r.pct(60) { 0 } else { node }, ms: r.range(2_000, 6_000) },
             _ => match r.below(4) {

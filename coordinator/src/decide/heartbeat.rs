@@ -222,8 +222,7 @@ fn steady(draft: &mut Draft, group: &GroupId, h: &Heartbeat) -> Result<Vec<Parti
 /// True: it says a regular expression that nobody has said before.
 fn subscribe(draft: &mut Draft, group: &GroupId, h: &Heartbeat) -> Result<bool, GroupError> {
     // A late copy of a join must not undo what the member has said since.
-    let says_nothing = h.subscribed_topics.is_none() && h.subscribed_regex.is_none() && h.assignor.is_none() && h.rack.is_none() && h.capacity.is_none() && h.rebalance_timeout_ms.is_none();
-    let late = says_nothing || draft.group().and_then(|g| g.members.get(&h.member)).is_none_or(|m| h.assignment_revision < m.joined_at);
+    let late = !h.says_a_wish() || draft.group().and_then(|g| g.members.get(&h.member)).is_none_or(|m| h.assignment_revision < m.joined_at);
     if late { Ok(false) } else { change_wish(draft, group, h) }
 }
 fn change_wish(draft: &mut Draft, group: &GroupId, h: &Heartbeat) -> Result<bool, GroupError> {

@@ -61,15 +61,15 @@ pub(super) fn end_wait(l: &mut Leading, out: &mut VecDeque<Action>, group: &Grou
 
 /// An accepted heartbeat re-arms its member's session in full from its arrival: by the promise, never by the shorter value told (`safety.md` 11).
 /// A full re-arming, at taking over or after a lapse, is not undone by a heartbeat that had waited through it.
-pub(super) fn heard(l: &mut Leading, w: &Waiting, group: Option<&Group>, result: Option<&Result<Response, GroupError>>) {
+pub(super) fn heard(l: &mut Leading, group: &GroupId, arrived: Millis, g: Option<&Group>, result: Option<&Result<Response, GroupError>>) {
     let member = match result {
         Some(Ok(Response::Heartbeat(v))) => &v.member,
         // Who leaves for a while goes on with the session that it has.
         Some(Ok(Response::Consumer(v))) if v.epoch >= 0 => &v.member,
         _ => return,
     };
-    let Some(m) = group.and_then(|g| g.members.get(member)) else { return };
-    let timer = Timer::Command(w.group.clone(), TimerCommand::ExpireSession { member: member.clone() });
-    let from = if seeded::on(183) { w.arrived } else { w.arrived.max(l.rearmed_at) };
+    let Some(m) = g.and_then(|g| g.members.get(member)) else { return };
+    let timer = Timer::Command(group.clone(), TimerCommand::ExpireSession { member: member.clone() });
+    let from = if seeded::on(183) { arrived } else { arrived.max(l.rearmed_at) };
     l.timers.arm(timer, from + if seeded::on(182) { m.session_told_ms } else { m.session_promised_ms });
 }

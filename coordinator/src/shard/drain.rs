@@ -232,7 +232,7 @@ pub(super) fn decide_one(
     let batch = drain.batches.entry(w.group.clone()).or_insert_with(|| Batch { group: w.group.clone(), base_revision, records: Vec::new() });
     batch.records.extend(records);
     arm_assign(l, &w.group, after.as_deref(), now.mono_ms + interval);
-    heard(l, w, after.as_deref(), result.as_ref());
+    heard(l, &w.group, w.arrived, after.as_deref(), result.as_ref());
     classic::carry_out_mixed(l, drain, &w.group, after.as_deref(), effects);
     drain.drafts.insert(w.group.clone(), after);
     if let (Some(ticket), What::Request(command), Some(result)) = (w.ticket, &w.what, result) {
@@ -337,7 +337,7 @@ pub(super) fn refuse(l: &mut Leading, out: &mut VecDeque<Action>, stats: &mut Sh
 fn finish_without_records(l: &mut Leading, out: &mut VecDeque<Action>, stats: &mut ShardStats, drain: &mut Drain, w: &Waiting, before: Before, group: Option<&Group>, result: Option<Result<Response, GroupError>>) {
     let (Some(result), Some(ticket), What::Request(command)) = (result, w.ticket, &w.what) else { return };
     count(stats, command);
-    heard(l, w, group, Some(&result));
+    heard(l, &w.group, w.arrived, group, Some(&result));
     let a = Answer { ticket, group: w.group.clone(), command: may_be_held(command), arrived: w.arrived, result };
     if drain.batches.contains_key(&w.group) {
         drain.keep(w, before);

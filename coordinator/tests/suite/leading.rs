@@ -333,3 +333,78 @@ fn accepted_heartbeats_are_counted() {
     w.ask(commit).expect("committed");
     assert_eq!(w.shard.stats().heartbeats, 3);
 }
+
+/// A heartbeat with nothing new in it is answered without the queue, and keeps its member; everything else takes the ordinary way, and nothing is done for it at once.
+#[test]
+fn only_a_heartbeat_with_nothing_new_is_answered_at_once() {
+    let (mut w, a, b) = two_at_rest(4);
+    let of = |h: Heartbeat| Request { group: "g".into(), command: Command::Heartbeat(h), budget_ms: None, min_meta_revision: 0 };
+    let plain = of(a.steady_request());
+    let at_once = |w: &mut World, r: &Request| w.shard.steady(r, w.now);
+    let Some(Response::Heartbeat(v)) = at_once(&mut w, &plain) else { panic!("it has nothing new to say") };
+    assert_eq!((v.member, v.member_epoch, v.assignment, v.member_state), (a.id.clone(), a.epoch, None, MemberState::Stable));
+    // What it says keeps it in, as long as a session lasts, to the ms; who says nothing is out.
+    let session = w.group().config.session_timeout_ms;
+    w.pass(session - 1);
+    assert!(at_once(&mut w, &plain).is_some());
+    w.pass(session - 1);
+    assert_eq!(w.group().members.keys().collect::<Vec<_>>(), [&a.id], "b was silent");
+    let t = w.send(Command::Heartbeat(a.steady_request()));
+    assert!(matches!(w.answer(t), Some(Ok(_))));
+
+    let (mut w, a, b2) = two_at_rest(4);
+    assert_eq!(b2.id, b.id);
+    let h = a.steady_request();
+    let revision = h.assignment_revision;
+    let others = [
+        ("a join", Heartbeat { epoch: 0, ..h.clone() }), ("an earlier epoch", Heartbeat { epoch: h.epoch - 1, ..h.clone() }), ("a later epoch", Heartbeat { epoch: h.epoch + 1, ..h.clone() }),
+        ("an earlier revision", Heartbeat { assignment_revision: AssignmentRevision(revision.0 - 1), ..h.clone() }), ("another process", Heartbeat { incarnation: b.incarnation, ..h.clone() }),
+        ("a wish", Heartbeat { rack: Some("r".into()), ..h.clone() }), ("one that waits", Heartbeat { wait_ms: 1_000, ..h.clone() }), ("nobody", Heartbeat { member: "nobody".into(), ..h.clone() }),
+        ("another's place", Heartbeat { instance_id: Some("i".into()), wait_ms: 1, ..h.clone() }),
+    ];
+    for (what, h) in others {
+        let (due, mut r) = (w.shard.due(u64::MAX), of(h));
+        assert_eq!(at_once(&mut w, &r), None, "{what}");
+        assert_eq!(w.shard.due(u64::MAX), due, "{what}: nothing was done");
+        (r.group, r.min_meta_revision) = ("none".into(), 0);
+        assert_eq!(at_once(&mut w, &r), None, "{what} in no group");
+    }
+    let plain = of(h);
+    let newer = w.meta.revision + 1;
+    assert_eq!(at_once(&mut w, &Request { min_meta_revision: newer, ..plain.clone() }), None, "what was acknowledged elsewhere has not come yet");
+    assert_eq!(at_once(&mut w, &Request { command: Command::Describe, ..plain.clone() }), None);
+    // A heartbeat of its member that is held is ended by the ordinary way.
+    let held = waiting(&mut w, &a, 5_000);
+    assert_eq!(at_once(&mut w, &plain), None);
+    let t = w.send(plain.command.clone());
+    assert!(w.answer(held).is_some() && w.answer(t).is_some());
+    // What waits, and a batch of its group that is in flight, come first (`safety.md` 1).
+    w.queue(990, "other", Command::Describe);
+    assert_eq!(at_once(&mut w, &plain), None, "something waits");
+    w.run();
+    assert!(at_once(&mut w, &plain).is_some());
+    w.auto_commit = false;
+    let t = w.send(Command::RemoveMember { member: a.id.clone() });
+    assert_eq!((w.answer(t), at_once(&mut w, &plain)), (None, None), "its removal is in flight");
+    w.commit();
+    assert_eq!(at_once(&mut w, &plain), None, "what was replayed has not been followed yet");
+    w.run();
+    assert_eq!(at_once(&mut w, &plain), None, "it is out");
+    w.shard.step_down();
+    assert_eq!(at_once(&mut w, &plain), None);
+}
+
+/// A session that was changed, or a group whose target is behind, is seen by a heartbeat with nothing new in it: it takes the ordinary way.
+#[test]
+fn a_heartbeat_that_finds_news_is_not_answered_at_once() {
+    let (mut w, a, _) = two_at_rest(4);
+    let plain = Request { group: "g".into(), command: Command::Heartbeat(a.steady_request()), budget_ms: None, min_meta_revision: 0 };
+    assert!(w.shard.steady(&plain, w.now).is_some());
+    w.set(Setting::SessionTimeout, Some(9_000));
+    assert_eq!(w.shard.steady(&plain, w.now), None, "it is to be told another session");
+    w.beat(a.steady_request()).unwrap();
+    assert!(w.shard.steady(&plain, w.now).is_some());
+    // A member more: the group's epoch goes on, and so must a.
+    w.join(&mut Model::new("c", &["t"]));
+    assert_eq!(w.shard.steady(&plain, w.now), None, "there is a new epoch");
+}

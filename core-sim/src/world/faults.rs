@@ -261,12 +261,15 @@ impl World {
         if plan.static_pct == 0 { return }
         if self.r.ppm(plan.static_pct * 40) {
             let gone: Vec<usize> = (0..self.processes.len()).filter(|i| !self.processes[*i].alive() && self.processes[*i].instance.is_some()).collect();
-            if let Some(p) = self.r.pick(&gone).map(|i| &self.processes[*i])
+            // Sooner than others: one that had said of the one before it that it was dead.
+            let says: BTreeSet<Incarnation> = self.calls.iter().filter_map(|c| if let Command::Heartbeat(h) = &c.command { h.predecessor_dead.then_some(h.incarnation) } else { None }).collect();
+            let said: Vec<usize> = gone.iter().copied().filter(|i| says.contains(&self.processes[*i].incarnation)).collect();
+            if let Some(p) = self.r.pick(if said.is_empty() { &gone } else { &said }).map(|i| &self.processes[*i])
                 && !self.processes.iter().any(|x| x.alive() && x.group == p.group && (x.instance == p.instance || x.id == p.id))
                 && self.population(&p.group) <= plan.members
             {
                 let (g, place, same) = (p.group.clone(), p.instance.clone().map(|i| i.to_string()), p.id.clone());
-                let id = if self.r.pct(50) { same.to_string() } else { format!("m{}", 20 + self.incarnations) };
+                let id = if self.r.pct(if said.is_empty() { 50 } else { 20 }) { same.to_string() } else { format!("m{}", 20 + self.incarnations) };
                 self.fired.hit("static member's place taken up again");
                 self.spawn_at(&g, &id, false, place.as_deref());
                 self.join_of_an_earlier_one(&g, place.as_deref(), &id);
@@ -286,7 +289,8 @@ impl World {
     }
     /// Aimed: an earlier process of the place had said that the one before it was dead. A copy of that comes when its place is another's.
     fn join_of_an_earlier_one(&mut self, group: &GroupId, place: Option<&str>, id: &str) {
-        let says = |h: &Heartbeat| h.epoch == 0 && h.predecessor_dead && h.member.as_str() != id && h.instance_id.as_ref().map(InstanceId::as_str) == place;
+        // Of one that was in: nobody can tell the first word of another from that of a new process.
+        let says = |h: &Heartbeat| h.epoch == 0 && h.predecessor_dead && h.member.as_str() != id && h.instance_id.as_ref().map(InstanceId::as_str) == place && self.judge.has_been_in(group, h.incarnation);
         let Some(call) = self.calls.iter().rposition(|c| c.group == *group && matches!(&c.command, Command::Heartbeat(h) if says(h))) else { return };
         self.fired.hit("join comes again when its place is another's");
         for _ in 0..3 {

@@ -3,7 +3,7 @@
 
 pub mod kafka;
 
-use baton_coordinator::{command::*, config::*, ids::*, metadata::*, record::*, shard::*};
+use baton_coordinator::{command::*, config::*, decide::TimerCommand, ids::*, metadata::*, record::*, shard::*, timers::Timer};
 use baton_coordinator::replay::HistoryChange;
 use baton_coordinator::work::Work;
 use std::{collections::{BTreeMap, BTreeSet}, sync::Arc};
@@ -117,9 +117,22 @@ impl World {
     pub fn send(&mut self, command: Command) -> Ticket {
         self.next += 1;
         let t = Ticket(self.next);
+        let (before, request) = (self.shard.clone(), Request { group: "g".into(), command: command.clone(), budget_ms: None, min_meta_revision: 0 });
+        let (log, work) = (self.log.len(), self.work.len());
         self.queue(t.0, "g", command);
         self.run();
+        self.as_at_once(before, &request, t, (log, work));
         t
+    }
+    /// What is answered at once is what the ordinary way answers, and that wants nothing else.
+    fn as_at_once(&self, mut before: Shard, request: &Request, t: Ticket, (log, work): (usize, usize)) {
+        let Some(answer) = before.steady(request, self.now) else { return };
+        let Command::Heartbeat(h) = &request.command else { panic!("only a heartbeat can be steady: {request:?}") };
+        assert_eq!(self.answers.iter().find(|(x, _)| *x == t).map(|(_, r)| r.clone()), Some(Ok(answer)), "{h:?}");
+        assert_eq!((self.log.len(), self.work.len()), (log, work), "{h:?} wrote something");
+        let session = |s: &Shard| s.due(u64::MAX).into_iter().find(|(_, x)| matches!(x, Timer::Command(_, TimerCommand::ExpireSession { member }) if *member == h.member));
+        assert_eq!(session(&before), session(&self.shard), "{h:?}");
+        assert_eq!(before.stats().heartbeats, self.shard.stats().heartbeats, "{h:?}");
     }
     pub fn answer(&mut self, t: Ticket) -> Option<Result<Response, GroupError>> {
         let at = self.answers.iter().position(|(x, _)| *x == t)?;
