@@ -221,6 +221,39 @@ async fn a_stranger_is_refused() {
     c.stop(1).await;
 }
 
+/// Whoever has heard one connection being opened cannot open another: what a node proves, it proves over a number that the other side has just drawn.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_proof_that_was_overheard_opens_nothing() {
+    use tokio::{io::{AsyncReadExt, AsyncWriteExt}, net::{TcpListener, TcpStream}};
+    let mut c = Cluster::new();
+    c.start(1).await;
+    let first = c.addresses[&1].clone();
+    // Node 2 takes this for node 1; it hands everything on, and keeps what node 2 says.
+    let ear = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    c.addresses.insert(1, ear.local_addr().unwrap().to_string());
+    c.start(2).await;
+    c.addresses.insert(1, first.clone());
+    let (mut from, mut to) = (ear.accept().await.unwrap().0, TcpStream::connect(&first).await.unwrap());
+    let mut hello = [0; 24];
+    to.read_exact(&mut hello).await.unwrap();
+    from.write_all(&hello).await.unwrap();
+    let mut proof = [0; 8 + 8 + 8 + 16 + 32 + 32];
+    from.read_exact(&mut proof).await.unwrap();
+    to.write_all(&proof).await.unwrap();
+    let heard = async |s: &mut TcpStream| tokio::time::timeout(Duration::from_secs(20), s.read_u8()).await.expect("it answers, or closes");
+    assert!(heard(&mut to).await.is_ok(), "the proof is good where it was made");
+
+    let mut again = TcpStream::connect(&first).await.unwrap();
+    let mut other = [0; 24];
+    again.read_exact(&mut other).await.unwrap();
+    assert_eq!(hello[..8], other[..8], "the same version");
+    assert_ne!(hello[8..], other[8..], "another number");
+    again.write_all(&proof).await.unwrap();
+    assert!(heard(&mut again).await.is_err(), "the same words a second time are refused");
+    c.stop(2).await;
+    c.stop(1).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_whose_disk_fails_stops_and_the_others_go_on() {
     let mut c = Cluster::new();

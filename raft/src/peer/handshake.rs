@@ -6,8 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use openraft::AsyncRuntime;
+use hmac::{Hmac, Mac};
 use rand_core::Rng;
-use sha2::{Digest, Sha256};
+use sha2::Sha256;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::Instant;
 
@@ -21,24 +22,10 @@ const MAGIC: &[u8; 8] = b"BATPEER3";
 const LOG_AGAIN: Duration = Duration::from_secs(10);
 const STATEMENT_MAX: usize = 1 << 20;
 
-fn hmac(secret: &[u8], parts: &[&[u8]]) -> [u8; 32] {
-    let mut key = [0u8; 64];
-    if secret.len() > 64 {
-        key[..32].copy_from_slice(&Sha256::digest(secret));
-    } else {
-        key[..secret.len()].copy_from_slice(secret);
-    }
-    let pad = |x: u8| Sha256::new_with_prefix(key.map(|b| b ^ x));
-    let mut inner = pad(0x36);
-    parts.iter().for_each(|p| inner.update(p));
-    let mut outer = pad(0x5c);
-    outer.update(inner.finalize());
-    outer.finalize().into()
-}
-
-/// Compares without telling by its duration where the difference is.
-fn same(a: &[u8; 32], b: &[u8; 32]) -> bool {
-    a.iter().zip(b).fold(0, |d, (x, y)| d | (x ^ y)) == 0
+fn hmac(secret: &[u8], parts: &[&[u8]]) -> Hmac<Sha256> {
+    let mut mac = <Hmac<Sha256>>::new_from_slice(secret).expect("HMAC takes keys of every length");
+    parts.iter().for_each(|p| mac.update(p));
+    mac
 }
 
 fn nonce() -> [u8; 16] {
@@ -94,7 +81,7 @@ pub(super) async fn greet(s: &mut (impl AsyncRead + AsyncWrite + Unpin), own: &O
     let mine = nonce();
     let (from, peer, claim) = (own.node.to_be_bytes(), to.to_be_bytes(), own.identity.claim().encode());
     let mut message = MAGIC.to_vec();
-    for part in [&from[..], &peer, &mine, &claim, &hmac(&own.secret, &[b"connect", theirs, &mine, &from, &peer, &claim])] {
+    for part in [&from[..], &peer, &mine, &claim, &hmac(&own.secret, &[b"connect", theirs, &mine, &from, &peer, &claim]).finalize().into_bytes()] {
         message.extend_from_slice(part);
     }
     s.write_all(&message).await?;
@@ -105,7 +92,7 @@ pub(super) async fn greet(s: &mut (impl AsyncRead + AsyncWrite + Unpin), own: &O
     s.read_exact(&mut reason).await?;
     let mut proof = [0u8; 32];
     s.read_exact(&mut proof).await?;
-    if !same(&proof, &hmac(&own.secret, &[b"accept", theirs, &mine, &from, &peer, &answer, &reason])) {
+    if hmac(&own.secret, &[b"accept", theirs, &mine, &from, &peer, &answer, &reason]).verify_slice(&proof).is_err() {
         return Err(refused("the peer does not know the cluster secret"));
     }
     if answer[Claim::BYTES] != 0 {
@@ -140,7 +127,7 @@ pub(super) async fn welcome(s: &mut (impl AsyncRead + AsyncWrite + Unpin), own: 
     if magic != MAGIC {
         return Err(refused("another format version"));
     }
-    if !same(&proof, &hmac(&own.secret, &[b"connect", &mine, theirs, from, to, claim])) {
+    if hmac(&own.secret, &[b"connect", &mine, theirs, from, to, claim]).verify_slice(&proof).is_err() {
         return Err(refused("wrong cluster secret"));
     }
     let number = |b: &[u8]| b.iter().fold(0u64, |n, x| n << 8 | u64::from(*x));
@@ -154,7 +141,8 @@ pub(super) async fn welcome(s: &mut (impl AsyncRead + AsyncWrite + Unpin), own: 
     let mut answer = own.identity.claim().encode().to_vec();
     answer.extend_from_slice(&[u8::from(verdict.is_err()), reason.len() as u8]);
     answer.extend_from_slice(reason);
-    answer.extend_from_slice(&hmac(&own.secret, &[b"accept", &mine, theirs, from, to, &answer]));
+    let proof = hmac(&own.secret, &[b"accept", &mine, theirs, from, to, &answer]).finalize().into_bytes();
+    answer.extend_from_slice(&proof);
     s.write_all(&answer).await?;
     s.flush().await?;
     verdict.map(|()| peer).map_err(|r| refused(format!("node {peer}: {r}")))
