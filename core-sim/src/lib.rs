@@ -22,7 +22,7 @@ pub use world::{Outcome, run};
 pub struct SeededBug { pub number: u8, pub what: &'static str, pub caught_by: &'static [&'static str] }
 
 /// The bugs this simulation must find.
-pub const BUGS: [SeededBug; 58] = [
+pub const BUGS: [SeededBug; 60] = [
     SeededBug { number: 1, what: "a pending partition given back clears the owner map", caught_by: &["one-owner", "one-believer", "replay"] },
     SeededBug { number: 2, what: "assign before the revocation is confirmed", caught_by: &["one-owner", "one-believer"] },
     SeededBug { number: 3, what: "null owned set taken as \"owns nothing\"", caught_by: &["one-believer", "fencing"] },
@@ -80,6 +80,8 @@ pub const BUGS: [SeededBug; 58] = [
     SeededBug { number: 213, what: "a member is expired although its heartbeat came while an entry of its group was in flight", caught_by: &["timers"] },
     SeededBug { number: 214, what: "a late copy of a join, whose predecessor was dead, takes the place of a later process", caught_by: &["incarnations", "one-believer", "fencing"] },
     SeededBug { number: 221, what: "a heartbeat with nothing new answered at once while a batch of its group is in flight", caught_by: &["answers-committed", "one-believer"] },
+    SeededBug { number: 244, what: "a hold lasts as long as the session that its member was told, not as it was promised", caught_by: &["one-believer", "fencing"] },
+    SeededBug { number: 252, what: "who takes over a static place keeps the incarnation of the process before", caught_by: &["incarnations", "live"] },
     SeededBug { number: 44, what: "a sync of an earlier generation answered with the newest assignment", caught_by: &["one-generation", "answers-committed"] },
     SeededBug { number: 45, what: "an expression's result from an older image taken for the newest", caught_by: &["complete"] },
     SeededBug { number: 47, what: "a conversion in mid-rebalance forgets what the classic members use", caught_by: &["one-believer"] },

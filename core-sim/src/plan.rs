@@ -90,7 +90,8 @@ impl Plan {
 }
 
 /// Everything that must happen in a batch of stories: a fault that never fires proves nothing.
-pub const KINDS: [&str; 92] = [
+pub const KINDS: [&str; 93] = [
+    "member removed unheard after its session was lowered",
     "administrator removes a member", "answered at once", "answers withheld: no lease", "commits", "copies",
     "elections", "expired", "fetches", "follower crashed",
     "group emptied and deleted", "heartbeat during its own removal", "lapses", "leader crashed",

@@ -112,6 +112,7 @@ impl Judge {
         }
         if took_effect { self.fresh.push(index); }
         for b in entry.iter().filter(|_| took_effect).flat_map(|e| &e.batches) {
+            if let Some(g) = shard.group(&b.group) { let_in(b, g)?; }
             for r in &b.records {
                 self.who_is_in(&b.group, r)?;
                 match r {
@@ -329,6 +330,20 @@ impl Judge {
     /// At one true instant: who believes what, under which token.
     pub fn believers<'a>(&self, now: u64, beliefs: impl Iterator<Item = (&'a GroupId, &'a Partition, u64, &'a str)>) -> Verdict {
         belief::at_once(now, beliefs.filter(|(g, p, token, _)| self.waived.is_empty() || !self.waived.contains(&((*g).clone(), (*p).clone(), *token))).map(|(g, p, token, who)| ((g, p), token, who)))
+    }
+}
+
+/// The last process that a batch lets in under a member id is the one that is in afterwards.
+fn let_in(b: &Batch, g: &Group) -> Verdict {
+    let of = |r: &Record| match r {
+        Record::Joined(j) => Some((j.member.clone(), j.incarnation)),
+        Record::Replaced(x) => Some((x.new.clone(), x.incarnation)),
+        _ => None,
+    };
+    let last: BTreeMap<MemberId, Incarnation> = b.records.iter().filter_map(of).collect();
+    match last.iter().find_map(|(id, i)| g.members.get(id).filter(|m| m.incarnation != *i).map(|m| (id, i, m.incarnation))) {
+        Some((id, i, other)) => broken("incarnations", format!("{}: {id} was let in as {i}, and is {other} in the state", b.group)),
+        None => Ok(()),
     }
 }
 

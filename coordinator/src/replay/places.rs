@@ -17,7 +17,7 @@ pub(super) fn removed(g: &mut Group, member: &MemberId, freed: &[Partition], hel
     }
     for p in held {
         let (token, granted_at) = granted(p).ok_or_else(|| missing(format!("{p} of {member}")))?;
-        let hold = Hold { member: member.clone(), incarnation: m.incarnation, token, granted_at, promised_session_ms: m.session_promised_ms };
+        let hold = Hold { member: member.clone(), incarnation: m.incarnation, token, granted_at, promised_session_ms: if seeded::on(244) { m.session_told_ms } else { m.session_promised_ms } };
         g.holds.insert(p.clone(), hold);
         if let Some(o) = g.owners.get_mut(p) {
             o.state = OwnerState::Held;
@@ -71,7 +71,10 @@ pub(super) fn replaced(g: &mut Group, r: &Replaced, last_token: &mut u64) -> Res
     if let Some(i) = &m.instance_id {
         g.instances.insert(i.clone(), r.new.clone());
     }
-    (m.epoch, m.previous_epoch, m.incarnation, m.joined_at) = (0, 0, r.incarnation, r.revision);
+    (m.epoch, m.previous_epoch, m.joined_at) = (0, 0, r.revision);
+    if !seeded::on(252) {
+        m.incarnation = r.incarnation;
+    }
     (m.session_told_ms, m.session_promised_ms) = (r.session_ms, r.session_ms);
     g.members.insert(r.new.clone(), m);
     regranted(g, &r.new, r.revision, &r.tokens, last_token)

@@ -363,11 +363,26 @@ impl World {
             let session = *self.r.pick(&[3_000, 4_000, 12_000, 15_000]).unwrap_or(&3_000);
             self.fired.hit("session changed");
             self.set_session(&g, session);
+            self.removed_unheard(&g, session);
             if plan.aimed {
                 let soon = self.now + self.r.range(100, 2_500);
                 self.at(soon, Ev::LeaderDies);
             }
         }
+    }
+
+    /// Aimed: a member's session is lowered, it hears nothing of that and goes on by what it was promised, and an administrator removes it meanwhile: what it has is held for the longer time.
+    fn removed_unheard(&mut self, group: &GroupId, session: Ms) {
+        let told = |p: &Process| self.replicas.newest().shard.group(group).and_then(|g| g.members.get(&p.id)).filter(|m| m.incarnation == p.incarnation).map_or(0, |m| m.session_told_ms);
+        let goes_on = |p: &Process| p.alive() && !p.zombie && p.group == *group && p.phase == Phase::Steady && !p.owned.is_empty() && told(p) > 2 * session;
+        let Some(i) = self.processes.iter().position(goes_on) else { return };
+        self.fired.hit("member removed unheard after its session was lowered");
+        // Its next heartbeat comes to the leader, which records the shorter session.
+        self.processes[i].cut_in = self.now + 15_000;
+        let call = self.call(None, Command::RemoveMember { member: self.processes[i].id.clone() });
+        self.calls[call].group = group.clone();
+        let at = self.now + self.tools.range(800, 2_500);
+        self.at(at, Ev::Request { node: None, call });
     }
 
     /// The faults end: links heal, zombies and second processes go, everybody gets the newest image.
