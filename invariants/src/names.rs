@@ -44,7 +44,7 @@ pub const ALL: [Invariant; 18] = [
     i("I15", "lease", &[Cluster], "Once a later term of a shard has a leader, no node is given the lease of an earlier term, and no answer leaves under it; and while a lease is given, a majority still keeps its promise to elect nobody else."),
     i("I16", "replay", &[Core, Cluster], "No batch that breaks an invariant is decided, and replay undoes none: no group is ever quarantined."),
     i("I17", "panic", &[Core, Cluster], "Nothing panics, whatever arrives and whatever dies."),
-    i("I18", "incarnations", &[Core], "A process of a member that left, or whose id another took over, is never a member again; a static place is not taken by an earlier process than the one that lives in it."),
+    i("I18", "incarnations", &[Core], "A process of a member that left, or whose id another took over, is never a member again; a static place is not taken by an earlier process than the one that lives in it; the process that was let in last is the one that is in."),
 ];
 
 /// The invariant of that name.
