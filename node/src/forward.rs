@@ -96,7 +96,7 @@ pub async fn answer(inner: &Inner, from: NodeId, body: Vec<u8>) -> Vec<u8> {
         }
         Some(Call::Request(request)) => {
             let wait = Duration::from_millis(request.budget_ms.unwrap_or(LONGEST_MS).min(LONGEST_MS));
-            match inner.local(&request, wait).await {
+            match inner.local(*request, wait).await {
                 Outcome::Done(result) => Answer::Done(result),
                 Outcome::NotTaken(reason) => Answer::NotTaken(reason),
             }

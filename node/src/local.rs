@@ -21,12 +21,16 @@ use tokio::sync::{mpsc, oneshot};
 
 impl Inner {
     /// Has a shard of this node carry out a request.
-    pub async fn local(&self, request: &Request, wait: Duration) -> Outcome {
+    pub async fn local(&self, request: Request, wait: Duration) -> Outcome {
         let shard = shard_of(&request.group, self.config.shards);
-        let decided = match self.at_once(shard, request) {
-            Some(decided) => decided,
-            None => self.by_its_driver(shard, request.clone(), wait).await,
-        };
+        match self.at_once(shard, &request) {
+            Some(decided) => self.let_go(shard, decided).await,
+            None => self.in_turn(shard, request, wait).await,
+        }
+    }
+    /// As `local`, for a request that `at_once` has left to the driver.
+    pub async fn in_turn(&self, shard: u16, request: Request, wait: Duration) -> Outcome {
+        let decided = self.by_its_driver(shard, request, wait).await;
         self.let_go(shard, decided).await
     }
 

@@ -189,7 +189,7 @@ impl Node {
             }
             let outcome = match leader {
                 _ if left == 0 => Outcome::NotTaken("the time for the request is over".into()),
-                Some(n) if n == inner.config.node => inner.local(&request, wait).await,
+                Some(n) if n == inner.config.node => inner.in_turn(shard, request.clone(), wait).await,
                 Some(n) => match forward::call(inner, n, &Call::Request(Box::new(request.clone())), wait).await {
                     Ok(Answer::Done(result)) => Outcome::Done(result),
                     Ok(_) => Outcome::Done(Err(GroupError::Unavailable { reason: format!("node {n} gave an answer of another kind") })),

@@ -43,16 +43,6 @@ impl World {
         let http = matches!(c.command, Command::Heartbeat(_) | Command::Commit(_) | Command::FetchOffsets { .. } | Command::DeleteOffsets { .. } | Command::DeleteGroup { .. });
         let budget_ms = Some(if http { self.plan.timeout_ms } else { 5_000 });
         let request = Request { group: c.group.clone(), command: c.command.clone(), budget_ms, min_meta_revision: 0 };
-        // One half of what has nothing new in it: the other goes on to take the ordinary way.
-        let term = self.replicas.nodes[n].shard.leading().filter(|t| call.is_multiple_of(2) && self.replicas.lease(n, *t, self.now));
-        if let Some((term, response)) = term.and_then(|t| Some((t, self.replicas.nodes[n].shard.steady(&request, clocks)?))) {
-            self.fired.hit("answered at once");
-            let result = Ok(response);
-            self.rule_one(n, term, call, &result)?;
-            return self.release(n, term, call, result);
-        }
-        if matches!(request.command, Command::Heartbeat(_)) { self.taken_up.insert((n, call)); }
-        self.replicas.nodes[n].shard.handle(Ticket(call as u64), request, clocks);
         self.mark(call as u64);
         self.tell(|w| {
             let c = &w.calls[call];
@@ -63,6 +53,16 @@ impl World {
             };
             format!("node {n} gets #{call}{} of {who}: {what}", if c.copy { " (copy)" } else { "" })
         });
+        // One half of what has nothing new in it: the other goes on to take the ordinary way.
+        let term = self.replicas.nodes[n].shard.leading().filter(|t| call.is_multiple_of(2) && self.replicas.lease(n, *t, self.now));
+        if let Some((term, response)) = term.and_then(|t| Some((t, self.replicas.nodes[n].shard.steady(&request, clocks)?))) {
+            self.fired.hit("answered at once");
+            let result = Ok(response);
+            self.rule_one(n, term, call, &result)?;
+            return self.release(n, term, call, result);
+        }
+        if matches!(request.command, Command::Heartbeat(_)) { self.taken_up.insert((n, call)); }
+        self.replicas.nodes[n].shard.handle(Ticket(call as u64), request, clocks);
         Ok(())
     }
     /// When the member of a heartbeat last joined, as committed by now.
@@ -269,13 +269,13 @@ impl World {
                         }
                         if let ("replaced", Some(m), Some((_, holder, _))) = (h.kind.as_str(), &h.member, removed.last().filter(|(of, ..)| *of == b.group)) {
                             // Processes are in the order in which they started.
-                            let newest = |id: &MemberId| self.processes.iter().rposition(|p| p.group == b.group && p.id == *id);
-                            let lives = |i: usize| self.processes[i].alive() && !self.processes[i].zombie;
+                            let newest = self.processes.iter().rposition(|p| p.group == b.group && p.id == *holder);
+                            let lives = |i: &usize| self.processes[*i].alive() && !self.processes[*i].zombie;
                             // Who has not been in before may have been on its way for long: then it is the operator who said what was not so.
                             let was_in = |i: usize| self.judge.has_been_in(&b.group, self.processes[i].incarnation);
                             let joined = b.records.iter().find_map(|r| if let Record::Joined(j) = r { (j.member == *m).then_some(j.incarnation) } else { None });
                             let taker = self.processes.iter().position(|p| Some(p.incarnation) == joined);
-                            let earlier = taker.zip(newest(holder).filter(|i| lives(*i))).is_some_and(|(taker, holder)| taker < holder && was_in(taker));
+                            let earlier = taker.zip(newest.filter(lives)).is_some_and(|(taker, holder)| taker < holder && was_in(taker));
                             state::not_by_an_earlier_one(&b.group, m, holder, earlier)?;
                         }
                         if let ("fenced", Some(m)) = (h.kind.as_str(), &h.member) {
