@@ -181,7 +181,7 @@ pub async fn given_away(world: &Arc<World>) -> bool {
     let s = shard_of(&group, world.plan.shards);
     let Some(leader) = world.leader(s).filter(|n| world.take(&[*n])) else { return false };
     let (term, until) = { let seen = world.seen(); (seen.judge.newest_term(s), world.now() + 2_500) };
-    let (node, to) = { let seen = world.seen(); (seen.nodes.get(&leader).cloned(), NODES.find(|n| *n != leader && seen.nodes.contains_key(n))) };
+    let (node, to) = { let seen = world.seen(); (seen.nodes.get(&leader).cloned(), NODES.filter(|n| *n != leader && seen.nodes.contains_key(n)).min()) };
     let (mut asked, member) = (false, MemberId::from("beats"));
     if let (Some(node), Some(to), Some(host)) = (node, to, world.sim.get_node(world.host(leader))) {
         host.spawn(beats(world.clone(), node.clone(), group.clone(), member.clone(), until));
