@@ -87,6 +87,8 @@ pub enum Act {
     AgedCheck { shard: u64, hears: Ms, stop: Ms },
     /// A leader has asked another node to take over, and is cut off at once; its members ask it all the while.
     GivenAway,
+    /// All nodes lose their power while the disks of a leader's followers are behind, and it comes back after they have elected again.
+    HalfWritten { shard: u64 },
     /// A node is stopped as an operator stops it: its leaderships are given away, then it ends in order.
     Stop { node: u64, down: Ms },
     /// Two processes are started under one instance id.
@@ -124,7 +126,8 @@ pub const INSTALL: [&str; 5] = ["installation announced", "snapshot file written
 /// Those that every node passes again and again.
 pub const OFTEN: [&str; 6] = ["records durable, nobody told", "entry about to be applied", "entry applied, nobody told", "checkpoint about to be written", "checkpoint written", "answer about to leave"];
 /// Everything that must happen in a batch of stories: a fault that never fires proves nothing.
-pub const KINDS: [&str; 83] = [
+pub const KINDS: [&str; 84] = [
+    "power lost everywhere while the followers' disks are behind",
     "leader cut off that has given the leadership away",
     "request that waits for too long", "node behind in metadata asked", "answer under a check that has aged",
     "deposed leader of metadata asked", "forwarded change of topics without an answer", "checkpoint after a group was deleted for good", "replaced process lives on",
@@ -150,7 +153,7 @@ impl Act {
             Act::LateAnswers { by, .. } => by + 4_000,
             Act::Poison { .. } => 9_000,
             Act::LaggingHeir { .. } => 7_000,
-            Act::Stop { .. } => 8_000,
+            Act::Stop { .. } | Act::HalfWritten { .. } => 8_000,
             Act::DeposedMeta { ms } | Act::BehindMeta { ms } => ms + 4_000,
             Act::Forgotten { down, .. } => down + 12_000,
             Act::Outlived { ms, .. } => ms + 16_000,
@@ -173,7 +176,7 @@ impl Act {
     pub fn must_end(&self) -> bool {
         matches!(self, Act::FlipBit { .. } | Act::EmptyDisk { .. } | Act::OldCopy { .. } | Act::OldVersion { .. } | Act::ForgetVote { .. } | Act::DeleteTopic { .. } | Act::DeleteGroup { .. }
             | Act::StopClock { .. } | Act::FailSync { .. } | Act::ChangeSession { .. } | Act::Trap { .. } | Act::CrashInstall { .. } | Act::JoinStorm { .. } | Act::FlapMember { .. } | Act::GrowTopic { .. }
-            | Act::LaggingHeir { .. } | Act::LostReply | Act::Overdue | Act::BehindMeta { .. } | Act::AgedCheck { .. } | Act::GivenAway | Act::DeposedMeta { .. } | Act::LostChange | Act::Forgotten { .. } | Act::Outlived { .. } | Act::RollingRestart { .. } | Act::Stop { .. } | Act::HeldAnswer { .. } | Act::AheadOfDisk { .. } | Act::LateAnswers { .. } | Act::Poison { .. } | Act::ResetOffsets { .. } | Act::StaticRestart { .. } | Act::TwoInstances { .. })
+            | Act::LaggingHeir { .. } | Act::LostReply | Act::Overdue | Act::BehindMeta { .. } | Act::AgedCheck { .. } | Act::GivenAway | Act::HalfWritten { .. } | Act::DeposedMeta { .. } | Act::LostChange | Act::Forgotten { .. } | Act::Outlived { .. } | Act::RollingRestart { .. } | Act::Stop { .. } | Act::HeldAnswer { .. } | Act::AheadOfDisk { .. } | Act::LateAnswers { .. } | Act::Poison { .. } | Act::ResetOffsets { .. } | Act::StaticRestart { .. } | Act::TwoInstances { .. })
     }
     /// The name under which it is counted.
     pub fn kind(&self) -> &'static str {
@@ -229,6 +232,7 @@ impl Act {
             Act::Overdue => "request that waits for too long",
             Act::BehindMeta { .. } => "node behind in metadata asked",
             Act::AgedCheck { .. } => "answer under a check that has aged",
+            Act::HalfWritten { .. } => "power lost everywhere while the followers' disks are behind",
             Act::GivenAway => "leader cut off that has given the leadership away",
             Act::TwoInstances { .. } => "two processes under one instance id",
             Act::Join { .. } => "member joins",

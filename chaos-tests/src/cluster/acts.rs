@@ -118,6 +118,7 @@ pub async fn carry_out(world: &Arc<World>, topics: &Topics, act: Act) {
         Act::BehindMeta { ms } => metadata::behind(world, *ms).await,
         Act::Overdue => heirs::overdue(world).await,
         Act::GivenAway => heirs::given_away(world).await,
+        Act::HalfWritten { shard: s } => heirs::half_written(world, shard(world, *s)).await,
         Act::AgedCheck { shard: s, hears, stop } => aged_check(world, shard(world, *s), *hears, *stop).await,
         Act::Forgotten { node, all, down } => forgotten(world, *node, *all, *down).await,
         Act::HeldAnswer { shard: s, ms } => held_answer(world, shard(world, *s), *ms).await,

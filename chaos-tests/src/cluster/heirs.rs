@@ -45,6 +45,31 @@ pub async fn lagging(world: &Arc<World>, s: u16, ms: Ms) -> bool {
     acknowledged && heir
 }
 
+/// A leader's followers have slow disks, and all three lose their power just after it has acknowledged something. The followers elect again without it: what was acknowledged has
+/// to be on the disk of one of them, not only on its way there.
+pub async fn half_written(world: &Arc<World>, s: u16) -> bool {
+    let Some(leader) = world.leader(s) else { return false };
+    let others: Vec<u64> = NODES.filter(|n| *n != leader).collect();
+    if NODES.into_iter().any(|n| !world.is_up(n)) || !world.take(&NODES.collect::<Vec<_>>()) { return false; }
+    let slow = |ms: Ms| for n in &others { faults::change(world.host(*n), |h| h.slow_disk_ms = ms) };
+    slow(400);
+    // What was on its way when the disks became slow does not count.
+    pause(500).await;
+    let (before, end) = (world.seen().work.commits, world.now() + 3_000);
+    while world.now() < end && world.seen().work.commits == before { pause(2).await; }
+    let acknowledged = world.seen().work.commits > before;
+    for n in NODES { world.kill_as(n, Crash::LoseUnsynced); }
+    slow(0);
+    pause(50).await;
+    for n in others { world.restart(n); }
+    let until = world.now() + 3_000;
+    while world.now() < until && world.leader(s).is_none() { pause(20).await; }
+    let elected = world.leader(s).is_some();
+    world.restart(leader);
+    world.give_back(&NODES.collect::<Vec<_>>());
+    acknowledged && elected
+}
+
 /// Asks one node again and again where a group is.
 pub async fn ask_one(world: Arc<World>, node: u64, until: Ms) {
     while world.now() < until && !world.is_over() {

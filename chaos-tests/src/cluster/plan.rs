@@ -61,12 +61,8 @@ const AIMED: [u64; 28] = [2, 6, 9, 17, 21, 34, 35, 36, 36, 37, 37, 38, 39, 39, 4
 const LATER: [u64; 10] = [50, 50, 51, 51, 52, 53, 53, 54, 54, 46];
 /// So many aimed stories of a hundred take one of them.
 const LATER_PCT: u64 = 25;
-/// Those that came last: so many stories of a hundred that would be a random mix are aimed at one of them instead.
-const LAST: [u64; 4] = [55, 56, 57, 58];
-const LAST_PCT: u64 = 22;
-/// And those that came after them, again by a generator of their own.
-const NEWEST: [u64; 4] = [59, 60, 61, 62];
-const NEWEST_PCT: u64 = 20;
+/// And those after them, each lot again by a generator of its own: what that is made with, so many stories of a hundred that would be a random mix, and what they are aimed at instead.
+const LOTS: [(u64, u64, &[u64]); 3] = [(0x1a57, 22, &[55, 56, 57, 58]), (0x4e37, 20, &[59, 60, 61, 62]), (0xd15c, 10, &[63])];
 /// More rarely drawn in a random mix: they take a node away for long.
 const HEAVY: [u64; 5] = [2, 34, 37, 39, 43];
 
@@ -86,13 +82,13 @@ impl Plan {
             zombie_pct: rate(&mut r, 40, 60), readers: r.below(3), quiet_ms: 0, at_bound: false, aimed: r.pct(45), acts: Vec::new(), calm_at: BEGIN + r.range(12_000, 28_000),
         };
         if plan.copies.1 == 120_000 && plan.copies.0 > 0 && r.pct(25) { plan.quiet_ms = 100_000; }
-        let (mut last, mut newest) = (Rng(r.0 ^ 0x1a57), Rng(r.0 ^ 0x4e37));
-        if !plan.aimed && last.pct(LAST_PCT) {
+        let lot = LOTS.iter().find_map(|(salt, pct, kinds)| {
+            let mut own = Rng(r.0 ^ salt);
+            own.pct(*pct).then(|| own.pick(kinds).copied())?
+        });
+        if let (false, Some(kind)) = (plan.aimed, lot) {
             plan.aimed = true;
-            plan.aim_at(*last.pick(&LAST).unwrap_or(&LAST[0]), &mut r);
-        } else if !plan.aimed && newest.pct(NEWEST_PCT) {
-            plan.aimed = true;
-            plan.aim_at(*newest.pick(&NEWEST).unwrap_or(&NEWEST[0]), &mut r);
+            plan.aim_at(kind, &mut r);
         } else if plan.aimed {
             plan.aim(&mut r);
         } else {
@@ -130,7 +126,7 @@ impl Plan {
         // The answer before the cut was on its way for as long as a member waits.
         if kind == 45 { (self.at_bound, self.long_poll_ms, self.session_ms) = (true, 700, 6_000); }
         // Something is acknowledged all the time, and everybody asks for it.
-        if kind == 50 || kind == 53 || kind == 61 { (self.commit_pct, self.slow_answers, self.half_open) = (40, (0, 0), 0); }
+        if [50, 53, 61, 63].contains(&kind) { (self.commit_pct, self.slow_answers, self.half_open) = (40, (0, 0), 0); }
         let mut at = BEGIN;
         for _ in 0..r.range(1, 3) {
             let act = self.draw_act(kind, r);
@@ -217,6 +213,7 @@ impl Plan {
                 Act::AgedCheck { shard: any, hears, stop: r.range(615, hears + 500) - hears }
             }
             62 => Act::GivenAway,
+            63 => Act::HalfWritten { shard: any },
             49 => Act::TwoInstances { group: any, ms: r.range(1_000, self.session_ms * 2) },
             39 => Act::OldVersion { node: if r.pct(60) { 0 } else { node }, ms: r.range(2_000, 6_000) },
             _ => match r.below(4) {
