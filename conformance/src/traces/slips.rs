@@ -97,27 +97,48 @@ impl Instances {
     }
 }
 
+/// What a member has that takes over another's place and is in itself.
+#[derive(Clone, Debug)]
+pub struct GivesUp {
+    member: MemberId,
+    target: BTreeSet<Partition>,
+    pub had: BTreeSet<Partition>,
+}
+impl GivesUp {
+    /// Kafka writes down whose target has changed, and looks at what the member had in its own place for that. If its new one is the same, it keeps what the place had.
+    /// True: that is something else.
+    pub fn keeps_the_places_target(&self, before: Option<&Arc<Group>>, records: &mut [Record]) -> bool {
+        let place = records.iter().find_map(|r| if let Record::Replaced(r) = r { before?.target.get(&r.old) } else { None });
+        let (Some(place), Some(assignment)) = (place, records.iter_mut().find_map(|r| if let Record::Target { assignment, .. } = r { Some(assignment) } else { None })) else { return false };
+        let (place, new) = (place.iter().cloned().collect(), assignment.entry(self.member.clone()).or_default());
+        let differs = *new == self.target && *new != place;
+        if differs {
+            *new = place;
+        }
+        differs
+    }
+}
+
 /// A member that is in takes over the place of another that is away. What it was to have in its own place is nobody's then: Baton computes a target for that at once; Kafka
-/// bumps no epoch, and leaves it to the next change. In Kafka's world the member was not in at all before.
-pub fn gives_up_its_place(world: &World, i: usize, step: &Step) -> Result<Option<Vec<Record>>, String> {
+/// bumps no epoch, and leaves it to the next change. In Kafka's world the member was not in at all before: gives what it had, and the record that takes it out. A regular expression
+/// that only it has said is not forgotten: Kafka looks at what the place said.
+pub fn gives_up_its_place(world: &World, i: usize, step: &Step) -> Result<Option<(GivesUp, Record)>, String> {
     let Some(g) = world.group().filter(|_| step.op == "hb" && step.number("e") == 0) else { return Ok(None) };
     let id = world.names.id(step.text("m"));
     let holder = step.maybe("inst").and_then(|i| g.instances.get(&InstanceId::from(i)));
     let (Some(m), Some(holder)) = (g.members.get(&id), holder.filter(|h| **h != id)) else { return Ok(None) };
     let after = world.tried(i, step)?.group();
     let Some(after) = after.filter(|a| a.instances.get(&InstanceId::from(step.text("inst"))) == Some(&id) && !a.members.contains_key(holder)) else { return Ok(None) };
-    let had_a_part = g.target.get(&id).is_some_and(|t| !t.is_empty());
+    let target: BTreeSet<Partition> = g.target.get(&id).into_iter().flatten().cloned().collect();
     let given: BTreeSet<&Partition> = after.target.values().flatten().collect();
     let wanted = after.topics.iter().filter(|(t, _)| after.members.values().any(|m| after.subscribes(m, t))).flat_map(|(t, f)| (0..f.partitions).map(|p| Partition::new(t.clone(), p)));
     let complete = after.target_epoch < after.epoch || wanted.into_iter().all(|p| given.contains(&p));
-    if had_a_part && !(after.epoch == g.epoch + 1 && complete) {
+    if !target.is_empty() && !(after.epoch == g.epoch + 1 && complete) {
         return Err(format!("{id} gave up its own place, and the epoch went from {} to {}, with the target {:?}", g.epoch, after.epoch, after.target));
     }
-    let mut records = vec![Record::Removed { member: id.clone(), freed: m.holdings().map(|(p, ..)| p.clone()).collect(), held: Vec::new(), fence: false }];
-    if let Some(regex) = m.regex.as_ref().filter(|r| g.members_with_regex(r) == 1) {
-        records.push(Record::Regex { regex: regex.clone(), resolved: None });
-    }
-    Ok(Some(records))
+    let had: BTreeSet<Partition> = m.holdings().map(|(p, ..)| p.clone()).collect();
+    let removed = Record::Removed { member: id.clone(), freed: had.iter().cloned().collect(), held: Vec::new(), fence: false };
+    Ok(Some((GivesUp { member: id, target, had }, removed)))
 }
 
 /// What a member that goes on with its target has after its join: all of it that was its own before, or nobody's.

@@ -2,7 +2,7 @@
 
 mod kafkas;
 
-use super::{classic, consumer, kept, by_name::Beat, rules::Rules, slips::{self, Instances, Kind}, trace::*};
+use super::{classic, consumer, kept, by_name::Beat, rules::Rules, slips::{self, GivesUp, Instances, Kind}, trace::*};
 use baton_coordinator::{classic as c, command::*, config::{Limits, Setting}, decide::TimerCommand, ids::*, metadata::*, record::*, shard::*, state::Group, timers::Timer, work::Work};
 use serde_json::{Map, Value, json};
 use std::{
@@ -47,8 +47,10 @@ pub struct World {
     given_too_early: Option<Record>,
     /// Who joined with nothing new while a group was converted.
     goes_on_as_it_is: Option<MemberId>,
-    /// What the member of this step had in a place that it gives up.
-    given_up: BTreeSet<Partition>,
+    /// The member of this step, if it gives up a place of its own.
+    gives_up: Option<GivesUp>,
+    /// Kafka found no target for the member of this step.
+    finds_no_target: bool,
     /// The instance id of a member whose place is given away in this step under another one.
     left_behind: Option<String>,
     /// What went wrong while a rule was at work.
@@ -102,7 +104,7 @@ impl World {
         limits.classic.members_max = of("group.max.size", i32::MAX as u64) as usize;
         let mut w = World {
             shard: Shard::new(0, limits), meta: Metadata::default(), now: 0, next_ticket: 0, held: BTreeMap::new(), answers: Vec::new(), fired: Vec::new(), names: Names::default(),
-            expected: Value::Null, target: json!({}), labels: BTreeMap::new(), work: Vec::new(), rules: Rules::default(), instances: Instances::default(), looks_again: true, default_assignor: trace.assignors.first().cloned().unwrap_or_default(), kind: Kind::default(), computed_at: None, computed: 0, interval_ms: of("group.consumer.assignment.interval.ms", 1_000), stretched: false, given_too_early: None, given_up: BTreeSet::new(), goes_on_as_it_is: None, left_behind: None, slip: Ok(()),
+            expected: Value::Null, target: json!({}), labels: BTreeMap::new(), work: Vec::new(), rules: Rules::default(), instances: Instances::default(), looks_again: true, default_assignor: trace.assignors.first().cloned().unwrap_or_default(), kind: Kind::default(), computed_at: None, computed: 0, interval_ms: of("group.consumer.assignment.interval.ms", 1_000), stretched: false, given_too_early: None, gives_up: None, finds_no_target: false, goes_on_as_it_is: None, left_behind: None, slip: Ok(()),
         };
         w.shard.lead(1, 1, w.clock());
         // Kafka's defaults where the trace says nothing; no short interval while something is pending.
@@ -274,7 +276,7 @@ impl World {
             },
             names_instance: step.maybe("inst").is_some(),
             resubscribed: *subscribed_before != self.subscription(&member),
-            target: g.target.get(&id).into_iter().flatten().filter(current).map(|p| (self.label(g.topics[&p.topic].id), p.partition)).collect(),
+            target: g.target.get(&id).filter(|_| !self.finds_no_target).into_iter().flatten().filter(current).map(|p| (self.label(g.topics[&p.topic].id), p.partition)).collect(),
             topics: there.iter().map(|(_, f)| self.label(f.id)).collect(),
             member,
         }
@@ -283,6 +285,7 @@ impl World {
     /// Carries out one step and compares. The error says what differs.
     pub fn step(&mut self, i: usize, step: &Step) -> Result<(), String> {
         self.fired.clear();
+        self.finds_no_target = false;
         self.expire_who_was_not_asked(step)?;
         self.pass(step.t);
         let (mut refused, mut told, computed_before, subscribed_before) = (None, None, self.computed, self.subscription(&who(step)));

@@ -20,6 +20,9 @@ impl World {
             let given = batch.records[at..].iter().any(|r| matches!(r, Record::Reconciled(_)));
             self.given_too_early = batch.records.get(at).filter(|r| given && known(r)).cloned();
         }
+        if self.gives_up.as_ref().is_some_and(|m| m.keeps_the_places_target(before, &mut batch.records)) {
+            self.rules.explained_by(slips::RENAMED_INSTANCE);
+        }
         if kept::at_an_upgrade(&self.meta, &mut batch.records) || kept::at_a_downgrade(before, &self.meta, &mut batch.records)? {
             self.rules.explained_by(kept::KEPT_AT_CONVERSION);
         }
@@ -90,10 +93,10 @@ impl World {
             self.rules.explained_by(slips::RENAMED_INSTANCE);
             self.inject(vec![Record::Instance { member: holder, instance: step.text("inst").into() }])?;
         }
-        if let Some(records) = slips::gives_up_its_place(self, i, step)? {
+        if let Some((gives_up, removed)) = slips::gives_up_its_place(self, i, step)? {
             self.rules.explained_by(slips::RENAMED_INSTANCE);
-            self.given_up = records.iter().flat_map(|r| if let Record::Removed { freed, .. } = r { freed.clone() } else { Vec::new() }).collect();
-            self.inject(records)?;
+            self.inject(vec![removed])?;
+            self.gives_up = Some(gives_up);
         }
         if let Some(records) = kept::before_an_upgrade(self, i, step)? {
             self.rules.explained_by(kept::KEPT_AT_CONVERSION);
@@ -113,7 +116,7 @@ impl World {
 
     /// Who took another's place had its own in Kafka's eyes until this step was written: what it was given of that waits until it asks again.
     pub(super) fn after_a_place_was_given_up(&mut self, step: &Step) -> Result<(), String> {
-        let (given_up, id) = (std::mem::take(&mut self.given_up), self.names.id(step.text("m")));
+        let (Some(GivesUp { had: given_up, .. }), id) = (self.gives_up.take(), self.names.id(step.text("m"))) else { return Ok(()) };
         let Some(m) = self.group().and_then(|g| g.members.get(&id).cloned()) else { return Ok(()) };
         let waits: BTreeMap<&Partition, _> = m.assigned.iter().filter(|(p, _)| given_up.contains(*p)).collect();
         if waits.is_empty() {
@@ -146,6 +149,7 @@ impl World {
         if !self.answers.last().is_some_and(|(_, r)| accepted(r)) || !self.instances.finds_no_target(before, &id, step) {
             return Ok(());
         }
+        self.finds_no_target = true;
         let Some(m) = after.members.get(&id).filter(|m| !m.assigned.is_empty() || m.state != MemberState::Stable) else { return Ok(()) };
         let (has, own) = (m.assigned.keys().cloned().collect::<BTreeSet<_>>(), slips::goes_on(before, &after, &id));
         if has != own {
