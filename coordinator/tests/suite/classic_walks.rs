@@ -1,23 +1,9 @@
 //! Random walks of classic clients with leader changes, lapsed leases and lost batches: no generation has two lists of members or two assignments, nobody is expired early or
 //! late, and every request is answered.
 use baton_coordinator::{classic::*, command::*, ids::*, record::*, shard::*};
-use crate::common::World;
+use crate::common::{Rng, World};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
-
-/// A small generator (splitmix64): the walk is a function of its seed.
-struct Rng(u64);
-impl Rng {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-    fn below(&mut self, n: u64) -> u64 { self.next() % n }
-    fn one_in(&mut self, n: u64) -> bool { self.below(n) == 0 }
-}
 
 /// What a client believes. It may be wrong, late, or send things twice.
 #[derive(Clone, Debug, Default)]

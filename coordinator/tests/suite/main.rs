@@ -16,6 +16,7 @@ mod leading;
 mod members;
 mod mixed_walks;
 mod offsets;
+mod pinned;
 mod renewed;
 mod traps;
 mod upkeep;

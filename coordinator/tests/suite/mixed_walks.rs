@@ -1,16 +1,8 @@
 //! Random walks of a group in which classic, consumer and HTTP members come and go: conversions in both directions, leader changes, silence. No batch is ever refused for an
 //! invariant, no request stays open, and what two members are told never overlaps.
 use baton_coordinator::{classic::*, command::*, embedded::*, ids::*, invariants, record::*, shard::*};
-use crate::common::{Model, World, kafka::Kafka};
+use crate::common::{Model, Rng, World, kafka::Kafka};
 use std::collections::BTreeMap;
-
-struct Rng(u64);
-impl Rng {
-    fn below(&mut self, n: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % n
-    }
-}
 
 /// A classic client: joins when it is called, assigns everything to itself if it is asked to.
 #[derive(Clone, Debug, Default)]
