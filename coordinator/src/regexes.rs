@@ -100,6 +100,8 @@ mod tests {
         assert!(matches(r"\Qa.b\E.", "a.bc") && !matches(r"\Qa.b\E", "axb") && matches(r"\Qa+", "a+"));
         assert!(matches("[[a]x", "[x") && matches("[a&&b]", "&") && matches("[a~~b]", "~") && matches("[]a]", "]") && !matches("[^]a]", "]"));
         assert!(matches("[[:alpha:]_]+", "ab_c") && matches(r"[a\]]+", "a]") && matches("[+--]", ","));
+        // A bracket behind a backslash neither begins nor ends a class, and one in a class begins none, whatever follows.
+        assert!(matches(r"[\]&&a]", "&") && matches(r"\[&&]", "[&&]") && matches("[[a]b:]", "[b:]"));
         assert!(matches(r"\d{2,3}", "42") && matches("(?i)ORDERS", "orders") && matches("(?P<x>a)b", "ab"));
     }
     #[test]

@@ -2,6 +2,8 @@
 use baton_coordinator::{classic::*, command::*, ids::*, record::*, shard::*};
 use crate::common::{Model, World};
 
+mod again;
+
 /// A client of the classic protocol.
 #[derive(Clone, Debug, Default)]
 struct Client {

@@ -82,6 +82,8 @@ fn the_bytes_are_those_of_the_protocol() {
 #[test]
 fn a_refusal_says_what_and_where() {
     assert_eq!(Subscription::decode(&[0, 0, 127, 0, 0, 0]).unwrap_err().to_string(), "the subscription is malformed at byte 6: topics announces more items than there are bytes");
+    // Two topics need four bytes, and three are left.
+    assert_eq!(Subscription::decode(&[0, 0, 0, 0, 0, 2, 0, 0, 0]).unwrap_err().to_string(), "the subscription is malformed at byte 6: topics announces more items than there are bytes");
     assert_eq!(Subscription::decode(&[255, 255]).unwrap_err().to_string(), "the subscription is malformed at byte 2: version is negative");
     assert_eq!(Subscription::decode(&[0, 0, 0, 0, 0, 1, 0, 1, 200]).unwrap_err().to_string(), "the subscription is malformed at byte 9: topic is not UTF-8");
     assert_eq!(Assigned::decode(&[0]).unwrap_err().to_string(), "the assignment is malformed at byte 0: version breaks off");

@@ -20,3 +20,4 @@ mod pinned;
 mod renewed;
 mod traps;
 mod upkeep;
+mod views;
