@@ -48,7 +48,7 @@ pub fn of(task: &Task) -> Result<Ladder> {
         ),
         ("baton-storage" | "baton-raft" | "baton-node", true) => (
             &["build --profile sim -p baton-chaos-tests --bin cluster-sim"],
-            &[("20 stories of a cluster", "cluster-sim", "run --seeds 0..20")],
+            &[("20 stories of a cluster", "cluster-sim", "run --seeds 0..20"), ("100 more stories", "cluster-sim", "run --seeds 20..120")],
         ),
         (package, _) => bail!("there is no ladder for {package}"),
     };

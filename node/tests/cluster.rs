@@ -370,3 +370,86 @@ async fn a_node_that_dies_while_the_cluster_is_formed_comes_back() {
     println!("the cluster was formed without node 3 in {formed} of 12 runs");
     assert!(formed >= 2, "{formed}: the gap was not hit");
 }
+
+/// A world of `n` nodes that nobody has started.
+fn unstarted(n: u64) -> World { World { peers: free_addresses(n), disks: (1..=n).map(|id| (id, Disks::new())).collect(), nodes: BTreeMap::new() } }
+async fn starts(config: NodeConfig) -> Result<Node, StartError> {
+    let start = Node::start(config, SimDisk::new(), SimDisk::new());
+    tokio::time::timeout(Duration::from_secs(20), start).await.expect("it is refused, or starts, within 20 s")
+}
+
+#[tokio::test]
+async fn settings_that_cannot_be_are_refused() {
+    let w = unstarted(1);
+    let good = w.config(1);
+    let without_it: BTreeMap<u64, String> = [(2, "127.0.0.1:9".into())].into();
+    for (bad, says) in [
+        (NodeConfig { node: 0, ..good.clone() }, "node id"), (NodeConfig { directory: 0, ..good.clone() }, "directory"), (NodeConfig { shards: 0, ..good.clone() }, "0 shards"),
+        (NodeConfig { shards: 257, ..good.clone() }, "257 shards"), (NodeConfig { peers: without_it, ..good.clone() }, "lacks this node"),
+    ] {
+        match starts(bad).await {
+            Err(StartError::Config(what)) => assert!(what.contains(says), "{what}"),
+            other => panic!("with {says} wrong: {:?}", other.map(|_| "it starts")),
+        }
+    }
+}
+
+/// Both ask each other before they form anything.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn first_nodes_that_were_told_otherwise_form_nothing() {
+    let w = unstarted(3);
+    let two: BTreeMap<u64, String> = w.peers.iter().take(2).map(|(n, a)| (*n, a.clone())).collect();
+    let (first, second) = (NodeConfig { peers: two.clone(), ..w.config(1) }, NodeConfig { peers: two.clone(), ..w.config(2) });
+    for (of_shards, second) in [(true, NodeConfig { shards: 5, ..second.clone() }), (false, NodeConfig { peers: w.peers.clone(), ..second })] {
+        // The other one may wait for a third that does not exist.
+        let other = tokio::spawn(starts(second));
+        match starts(first.clone()).await {
+            Err(StartError::Config(what)) => assert!(what.contains("give all first nodes the same"), "{what}"),
+            other => panic!("shards differ: {of_shards}: {:?}", other.map(|_| "it starts")),
+        }
+        other.abort();
+        let _ = other.await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_numbers_of_a_node_are_what_it_has() {
+    let mut w = unstarted(1);
+    // Nothing of the history is in a checkpoint yet.
+    let mut config = w.config(1);
+    config.raft.checkpoint_ms = 3_600_000;
+    let node = starts(config).await.unwrap();
+    eventually("the node is ready", async || node.ready()).await;
+    w.nodes.insert(1, node.clone());
+    declare(&node).await;
+    let mut members = vec![Member::new("m1"), Member::new("m2")];
+    settle(&w, &mut members).await;
+    let committed = |g: &str, partitions: i32| {
+        let offsets = (0..partitions).map(|p| CommitOffset { partition: Partition::new("orders", p), token: FencingToken(0), offset: 7, metadata: String::new(), leader_epoch: None }).collect();
+        Request { group: g.into(), command: Command::Commit(Commit { member: None, offsets }), budget_ms: None, min_meta_revision: 0 }
+    };
+    for (g, n) in [("empty-1", 3), ("empty-2", 2)] {
+        node.request(committed(g, n), WAIT).await.unwrap();
+    }
+    let value = |name: &str, label: &str| -> f64 {
+        let of = node.metrics().into_iter().filter(|m| m.name == name && m.suffix.is_empty() && (label.is_empty() || m.labels.iter().any(|(_, l)| l == label)));
+        of.map(|m| m.value).reduce(|a, b| a + b).unwrap_or_else(|| panic!("there is no {name} {label}"))
+    };
+    let before = value("baton_heartbeat_count", "");
+    for m in &mut members {
+        m.beat(&node).await.unwrap();
+    }
+    for (name, label, expected) in [
+        ("baton_group_count", "", 3.0), ("baton_consumer_group_count", "stable", 1.0), ("baton_consumer_group_count", "empty", 2.0), ("baton_consumer_group_count", "reconciling", 0.0),
+        ("baton_member_count", "", 2.0), ("baton_offset_count", "", 5.0), ("baton_offset_commit_count", "", 5.0), ("baton_heartbeat_count", "", before + 2.0), ("baton_quarantined_group_count", "", 0.0),
+        ("baton_num_partitions", "active", 4.0), ("baton_num_partitions", "failed", 0.0), ("baton_num_partitions", "loading", 0.0), ("baton_raft_is_leader", "", 5.0), ("baton_raft_has_leader", "meta", 1.0),
+        ("baton_nodes_alive", "", 1.0), ("baton_ready", "", 1.0), ("baton_event_queue_size", "", 0.0), ("baton_member_expired_count", "", 0.0), ("baton_batch_refused_count", "", 0.0),
+        ("baton_metadata_revision", "", node.metadata().revision as f64),
+    ] {
+        assert_eq!(value(name, label), expected, "{name} {label}");
+    }
+    // Both members' joins, and what followed, are in the history and in entries.
+    assert!(value("baton_history_unwritten_count", "") >= 2.0 && value("baton_batch_flush_count", "") >= 4.0 && value("baton_consumer_group_rebalance_count", "") >= 2.0);
+    assert!((1..=4).all(|s| value("baton_raft_term", &format!("shard-{}", s - 1)) >= 1.0 && value("baton_raft_last_index", &format!("shard-{}", s - 1)) >= value("baton_raft_applied_index", &format!("shard-{}", s - 1))));
+    w.stop(1).await;
+}
