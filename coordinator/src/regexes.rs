@@ -3,6 +3,7 @@
 
 use crate::{ids::TopicName, metadata::Metadata};
 use regex::bytes::{Regex, RegexBuilder};
+use regex_syntax::ParserBuilder;
 use std::collections::BTreeSet;
 
 /// Bytes of an expression.
@@ -23,12 +24,10 @@ pub fn compile(expression: &str) -> Result<Regex, String> {
     }
     // First by itself: else `a)(b` would be made whole by the parentheses around it.
     let body = translated(expression)?;
-    let build = |text: &str| {
-        let built = RegexBuilder::new(text).size_limit(PROGRAM_MAX).dfa_size_limit(PROGRAM_MAX).nest_limit(DEPTH_MAX).build();
-        built.map_err(|e| e.to_string().lines().last().unwrap_or("it is not one").trim_start_matches("error: ").to_string())
-    };
-    build(&body)?;
-    build(&format!(r"\A(?:{body})\z"))
+    let says = |e: String| e.lines().last().unwrap_or("it is not one").trim_start_matches("error: ").to_string();
+    ParserBuilder::new().utf8(false).nest_limit(DEPTH_MAX).build().parse(&body).map_err(|e| says(e.to_string()))?;
+    let whole = RegexBuilder::new(&format!(r"\A(?:{body})\z")).size_limit(PROGRAM_MAX).dfa_size_limit(PROGRAM_MAX).nest_limit(DEPTH_MAX).build();
+    whole.map_err(|e| says(e.to_string()))
 }
 
 /// The topics whose whole name it matches.

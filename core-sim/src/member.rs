@@ -37,6 +37,8 @@ pub struct Process {
     pub applied: u64,
     pub target: BTreeMap<Partition, u64>,
     pub owned: BTreeMap<Partition, u64>,
+    /// Something is owned that is not in the target.
+    stopping: bool,
     /// On its own clock; it stops there.
     pub deadline: Ms,
     pub stop_at: Ms,
@@ -66,7 +68,7 @@ impl Process {
     pub fn new(id: &str, name: String, incarnation: u128, group: GroupId, clock: Clock, subscribed: BTreeSet<TopicName>, now: Ms) -> Process {
         Process {
             id: id.into(), name, incarnation: Incarnation(incarnation), group, clock, zombie: false, hasty: false, phase: Phase::Joining, life: 0, epoch: 0, taken: 0, applied: 0,
-            target: BTreeMap::new(), owned: BTreeMap::new(), deadline: 0, stop_at: 0, slow_pct: 0, slow_ms: 0, rebalance_ms: 60_000, subscribed, regex: None, say_subscription: false, instance: None, away: false,
+            target: BTreeMap::new(), owned: BTreeMap::new(), stopping: false, deadline: 0, stop_at: 0, slow_pct: 0, slow_ms: 0, rebalance_ms: 60_000, subscribed, regex: None, say_subscription: false, instance: None, away: false,
             predecessor_dead: false, next_send: clock.at(now), waiting: None, interval: 300, wait_ms: 0, cut_out: 0, cut_in: 0, paused: 0, commit_seq: 0,
         }
     }
@@ -80,6 +82,7 @@ impl Process {
     pub fn drop_all(&mut self, phase: Phase) {
         self.owned.clear();
         self.target.clear();
+        self.stopping = false;
         self.applied = self.taken;
         (self.epoch, self.waiting, self.deadline) = (0, None, 0);
         self.life += 1;
@@ -93,17 +96,17 @@ impl Process {
             self.drop_all(Phase::Joining);
             self.next_send = own;
         }
-        if !self.settled() && own >= self.stop_at {
+        if self.stopping && own >= self.stop_at {
             let target = &self.target;
             self.owned.retain(|p, _| target.contains_key(p));
+            self.stopping = false;
             self.next_send = self.next_send.min(own);
         }
-        if self.settled() {
+        if !self.stopping {
             self.applied = self.taken;
         }
         lapsed
     }
-    fn settled(&self) -> bool { self.owned.keys().all(|p| self.target.contains_key(p)) }
     /// The request to send now, if one is due.
     pub fn request(&mut self, now: Ms, r: &mut Rng, id: u64) -> Option<Command> {
         let own = self.clock.at(now);
@@ -124,7 +127,7 @@ impl Process {
                 assignment_revision: revision, ..Heartbeat::default()
             }),
             Phase::Steady => {
-                let quiet = self.owned.len() == self.target.len() || !self.settled();
+                let quiet = self.owned.len() == self.target.len() || self.stopping;
                 let owned = (!(quiet && r.pct(30))).then(|| self.owned.keys().cloned().collect());
                 let subscribed_topics = self.say_subscription.then(|| self.subscribed.clone());
                 let subscribed_regex = self.say_subscription.then(|| self.regex.clone().unwrap_or_default());
@@ -179,6 +182,7 @@ impl Process {
                 for (p, t) in &self.target {
                     self.owned.insert(p.clone(), *t);
                 }
+                self.stopping = self.owned.keys().any(|p| !self.target.contains_key(p));
                 let time = if r.pct(self.slow_pct) { r.below(self.slow_ms) } else { 0 };
                 self.stop_at = own + time;
             }

@@ -3,7 +3,7 @@
 
 use crate::{member::Clock, plan::*, rng::Rng};
 use baton_invariants::{Verdict, broken, state::Judge};
-use baton_coordinator::{config::Limits, ids::Term, metadata::Metadata, record::LogEntry, seeded, shard::*};
+use baton_coordinator::{config::Limits, ids::Term, metadata::Metadata, record::LogEntry, seeded, shard::*, state::State};
 use std::{collections::VecDeque, sync::Arc};
 
 /// One replica.
@@ -13,7 +13,8 @@ pub struct Node {
     pub up: bool,
     pub restart_at: Ms,
     pub applied: usize,
-    snapshot: (usize, Vec<u8>),
+    /// As of an entry. It becomes bytes when somebody wants them: most are replaced before.
+    snapshot: (usize, State),
     pub image: Arc<Metadata>,
     /// Its wall clock is so far ahead. Only a floor for tokens: it must not matter.
     wall_ahead_us: u64,
@@ -22,6 +23,15 @@ pub struct Node {
     slow_pct: u64,
     /// True time of its last `lead`.
     pub led_at: Ms,
+}
+
+impl Node {
+    /// Its snapshot as another node would get it.
+    fn saved(&self) -> (usize, Vec<u8>) {
+        let mut shard = Shard::new(1, limits());
+        shard.adopt(self.snapshot.1.clone());
+        (self.snapshot.0, shard.snapshot())
+    }
 }
 
 /// A leader that was replaced and does not know it yet.
@@ -59,7 +69,7 @@ impl Replicas {
     pub fn new(r: &mut Rng, plan: &Plan) -> Replicas {
         let nodes = (0..3).map(|_| Node {
             shard: Shard::new(1, limits_of(plan.slow_work)), clock: Clock { offset: r.below(1_000_000), drift_per_mille: if plan.drift { r.range(0, 100) as i64 - 50 } else { 0 } },
-            up: true, restart_at: 0, applied: 0, snapshot: (0, Shard::new(1, limits()).snapshot()), image: Arc::default(), paused: 0, wall_ahead_us: *r.pick(&[0, 0, 250_000, 60_000_000, 30 * DAY_US]).unwrap_or(&0), slow_pct: r.range(5, 60), led_at: 0,
+            up: true, restart_at: 0, applied: 0, snapshot: (0, State::default()), image: Arc::default(), paused: 0, wall_ahead_us: *r.pick(&[0, 0, 250_000, 60_000_000, 30 * DAY_US]).unwrap_or(&0), slow_pct: r.range(5, 60), led_at: 0,
         });
         Replicas { nodes: nodes.collect(), log: Vec::new(), term: 0, leader: None, gate: false, elect_at: 0, deposed: None, pending: VecDeque::new(), lapse: None, slow_until: 0, force_deleted: false, image: Arc::default(), slow_work: plan.slow_work }
     }
@@ -116,7 +126,7 @@ impl Replicas {
     pub fn step(&mut self, now: Ms, r: &mut Rng, calm: bool, judge: &mut Judge, fired: &mut Fired) -> Verdict {
         for n in 0..self.nodes.len() {
             if !self.nodes[n].up && (now >= self.nodes[n].restart_at || calm) {
-                let (applied, bytes) = self.nodes[n].snapshot.clone();
+                let (applied, bytes) = self.nodes[n].saved();
                 let shard = Shard::restore(1, limits_of(self.slow_work), &bytes);
                 let Ok(shard) = shard else { return broken("replicas-agree", "a snapshot cannot be restored") };
                 let (image, clocks) = (self.nodes[n].image.clone(), self.clocks(n, now));
@@ -180,9 +190,10 @@ impl Replicas {
             // A follower takes over another node's snapshot, if that is newer than what it has.
             if r.ppm(5_000) {
                 let from = r.below(3) as usize;
-                let (at, bytes) = self.nodes[from].snapshot.clone();
+                let at = self.nodes[from].snapshot.0;
                 let newer = at > self.nodes[n].applied;
                 if !mine && from != n && (newer || (at > 0 && seeded::on(14))) {
+                    let (_, bytes) = self.nodes[from].saved();
                     fired.hit("snapshot of another node installed");
                     let (image, clocks) = (self.nodes[n].image.clone(), self.clocks(n, now));
                     let node = &mut self.nodes[n];
@@ -192,7 +203,7 @@ impl Replicas {
                 }
             }
             if r.ppm(8_000) {
-                self.nodes[n].snapshot = (self.nodes[n].applied, self.nodes[n].shard.snapshot());
+                self.nodes[n].snapshot = (self.nodes[n].applied, self.nodes[n].shard.state().clone());
             }
         }
         Ok(())

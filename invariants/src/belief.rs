@@ -10,14 +10,12 @@ use std::{collections::BTreeMap, fmt, str::FromStr};
 
 /// At one true instant nobody believes in a place in which another believes: (place, token, who).
 pub fn at_once<'a, P: Ord + fmt::Debug>(now_ms: u64, beliefs: impl Iterator<Item = (P, u64, &'a str)>) -> Verdict {
-    let mut held: BTreeMap<P, (&str, u64)> = BTreeMap::new();
-    for (place, token, who) in beliefs {
-        if let Some((other, t)) = held.get(&place) {
-            return broken("one-believer", format!("at {now_ms} ms {place:?} is believed by {other} (token {t}) and {who} (token {token})"));
-        }
-        held.insert(place, (who, token));
+    let mut all: Vec<(P, u64, &str)> = beliefs.collect();
+    all.sort_by(|(a, ..), (b, ..)| a.cmp(b));
+    match all.windows(2).find(|two| two[0].0 == two[1].0) {
+        Some([(place, t, other), (_, token, who)]) => broken("one-believer", format!("at {now_ms} ms {place:?} is believed by {other} (token {t}) and {who} (token {token})")),
+        _ => Ok(()),
     }
-    Ok(())
 }
 
 /// What a worker process writes down, one line each, with one `write` so that a kill loses at most what had not happened.

@@ -45,6 +45,7 @@ pub async fn story(plan: Plan, seen: Arc<Mutex<Seen>>) {
         wait_until(&world, world.plan.calm_at).await;
         heal(&world).await;
         settle(&world, &topics).await;
+        world.verdict(watched(&world));
     }
     end(&world).await;
 }
@@ -197,6 +198,17 @@ async fn settle(world: &Arc<World>, topics: &Topics) {
         let committed: BTreeMap<String, i64> = body["offsets"].as_array().into_iter().flatten()
             .filter_map(|o| Some((format!("{}/{}:{}", group(g), o["topic"].as_str()?, o["partition"]), o["offset"].as_i64()?))).collect();
         for what in owed.lost(&within, &committed) { world.broken("durable", what); }
+    }
+}
+/// Whoever judges must have had something to look at: without evidence everything is in order.
+fn watched(world: &World) -> Verdict {
+    let seen = world.seen();
+    for (what, n) in [("grant", seen.work.grants), ("write to a sink", seen.work.uses), ("lease", seen.work.leases), ("answer under a lease", seen.work.answers)] {
+        if n == 0 { return broken("live", format!("no {what} was seen in the whole story")); }
+    }
+    match (0..world.plan.shards).find(|s| seen.judge.newest_term(*s) == 0) {
+        Some(s) => broken("live", format!("nobody was seen to lead shard {s} in the whole story")),
+        None => Ok(()),
     }
 }
 /// History is kept beside the state, in memory and in checkpoints: every node has all records that the state says there are, and the same ones (`safety.md` 29).

@@ -17,7 +17,9 @@ pub struct Change {
 /// Takes over what a member wants now. Only a changed subscription bumps; assignor, rack, timeouts and client are only remembered (KIP-848).
 pub fn take_wish(draft: &mut Draft, id: &MemberId, before: &Wish, now: &Wish) -> Result<Change, GroupError> {
     let regex = before.regex != now.regex;
-    if let (true, Some(r)) = (regex, &now.regex) {
+    // One that somebody says already has been read: a crowd that says the same is not made to wait for it again and again.
+    let said = |r: &String| draft.group().is_some_and(|g| g.members_with_regex(r) > 0);
+    if let (true, Some(r)) = (regex, now.regex.as_ref().filter(|r| !said(r))) {
         regexes::compile(r).map_err(|detail| GroupError::InvalidRegex { detail })?;
     }
     let names = before.subscribed != now.subscribed;

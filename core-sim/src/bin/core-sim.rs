@@ -3,6 +3,10 @@
 use anyhow::{Context, Result, bail};
 use baton_core_sim::{NOT_CAUGHT, SeededBug, batch::stories, bugs, run, timeline::About};
 
+/// Stories make and drop small things all the time.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> Result<()> {
     std::panic::set_hook(Box::new(|_| {}));
     let args: Vec<String> = std::env::args().skip(1).collect();
