@@ -91,6 +91,25 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    fn of(n: usize, value: u8) -> PartitionMap<u8> { (0..n as i32).map(|p| (Partition::new("t", p), value)).collect() }
+
+    #[test]
+    fn few_stand_in_one_piece_and_many_in_a_tree() {
+        for (n, few, many) in [(1, 1, 0), (FEW, FEW, 0), (FEW + 1, 0, FEW + 1), (FEW + 9, 0, FEW + 9)] {
+            let map = of(n, 1);
+            assert_eq!((map.few.len(), map.many.len(), map.few.capacity()), (few, many, few), "of {n}");
+        }
+        let mut shrunk = of(FEW + 1, 1);
+        shrunk.remove(&Partition::new("t", 0));
+        shrunk.insert(Partition::new("u", 0), 2);
+        assert_eq!((shrunk.few.len(), shrunk.many.len()), (0, FEW + 1), "many stay many");
+    }
+    #[test]
+    fn it_is_compared_and_shown_by_what_is_in_it() {
+        assert!(of(3, 1) == of(3, 1) && of(3, 1) != of(3, 2) && of(3, 1) != of(4, 1));
+        assert_eq!(format!("{:?}", of(1, 7)), format!("{:?}", BTreeMap::from([(Partition::new("t", 0), 7)])));
+    }
+
     proptest! {
         /// Few or many, it is a map in order.
         #[test]
