@@ -105,3 +105,31 @@ fn a_newer_epoch_alone_makes_no_new_revision() {
     assert!(a.epoch > epoch);
     assert_eq!(w.member("a").assignment_revision, revision);
 }
+
+/// Facts of topics that changed are taken over for what is new: what a member has of a topic that is still the same stays its own, under its token, and nobody is asked for it.
+#[test]
+fn a_topic_that_grows_or_goes_takes_nothing_of_what_is_still_there() {
+    let mut w = World::new(&[("t", 4), ("u", 2)]);
+    let (mut a, mut b) = (Model::new("a", &["t", "u"]), Model::new("b", &["t", "u"]));
+    w.join(&mut a);
+    w.join(&mut b);
+    w.settle(&mut [&mut a, &mut b]);
+    let tokens = |w: &World, topic: &str, below: i32| -> Vec<(Partition, FencingToken)> {
+        w.group().owners.iter().filter(|(p, _)| p.topic.as_str() == topic && p.partition < below).map(|(p, o)| (p.clone(), o.token)).collect()
+    };
+    let (t, u) = (tokens(&w, "t", 4), tokens(&w, "u", 2));
+    w.declare("t", 6);
+    for m in [&mut a, &mut b] {
+        assert!(w.steady(m).pending_revocation.is_empty(), "nobody is asked for anything");
+    }
+    w.settle(&mut [&mut a, &mut b]);
+    assert_eq!((tokens(&w, "t", 4), tokens(&w, "u", 2)), (t.clone(), u));
+    // With one member nothing moves for balance either.
+    w.ask(b.leave_request()).expect("it leaves");
+    w.settle(&mut [&mut a]);
+    let t = tokens(&w, "t", 6);
+    w.meta(baton_coordinator::metadata::MetaCommand::DeleteTopic { name: "u".into() });
+    assert_eq!(w.steady(&mut a).pending_revocation, [0, 1].map(|p| Partition::new("u", p)).into());
+    w.settle(&mut [&mut a]);
+    assert_eq!(tokens(&w, "t", 6), t);
+}
