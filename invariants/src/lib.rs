@@ -7,6 +7,7 @@
 
 pub mod answers;
 pub mod belief;
+mod causes;
 pub mod durable;
 pub mod leaders;
 pub mod linear;

@@ -26,7 +26,7 @@ pub struct Invariant {
 const fn i(number: &'static str, name: &'static str, nets: &'static [Net], statement: &'static str) -> Invariant { Invariant { number, name, statement, nets } }
 
 /// All of them, in the order of their numbers.
-pub const ALL: [Invariant; 18] = [
+pub const ALL: [Invariant; 19] = [
     i("I1", "one-owner", &[Core, Cluster], "At every log index a (group, topic, partition) is assigned to, pending revocation at, or held for at most one member, and the owner map says exactly that."),
     i("I2", "one-believer", &[Core, Cluster, Processes], "At any true instant at most one conforming member believes it owns a partition: from the answer that granted it until it stopped, or until its lease deadline counted on its own clock from the *send* time of the last answered heartbeat."),
     i("I3", "fencing", &[Core, Cluster, Processes], "Every grant carries a token greater than every earlier token of that partition, across deletion of the group and change of leader."),
@@ -45,6 +45,7 @@ pub const ALL: [Invariant; 18] = [
     i("I16", "replay", &[Core, Cluster], "No batch that breaks an invariant is decided, and replay undoes none: no group is ever quarantined."),
     i("I17", "panic", &[Core, Cluster], "Nothing panics, whatever arrives and whatever dies."),
     i("I18", "incarnations", &[Core], "A process of a member that left, or whose id another took over, is never a member again; a static place is not taken by an earlier process than the one that lives in it; the process that was let in last is the one that is in."),
+    i("I19", "with-cause", &[Core], "A partition is asked back only from a member that is not to have it: its target lacks it, it does not subscribe to the topic, or the topic is another by now."),
 ];
 
 /// The invariant of that name.

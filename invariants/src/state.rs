@@ -1,7 +1,7 @@
 //! Applied state and the records that made it. Two ways to look: after every entry, with its records (`applied`), or now and then at the state of some
 //! node (`sampled`); then what only records tell is not judged.
 
-use crate::{Broken, Place, Verdict, belief, broken, sink::Sink};
+use crate::{Broken, Place, Verdict, belief, broken, causes::Causes, sink::Sink};
 use baton_coordinator::{classic::ClassicRecord, command::*, ids::*, record::*, replay::HistoryChange, shard::Shard, state::*};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -51,6 +51,7 @@ pub struct Judge {
     /// Held partitions given up by force: one-believer is waived for these tokens.
     pub waived: BTreeSet<(GroupId, Partition, u64)>,
     sinks: Sink<Place>,
+    causes: Causes,
 }
 
 /// Every so many entries the whole state is looked at.
@@ -113,6 +114,7 @@ impl Judge {
         if took_effect { self.fresh.push(index); }
         for b in entry.iter().filter(|_| took_effect).flat_map(|e| &e.batches) {
             if let Some(g) = shard.group(&b.group) { let_in(b, g)?; }
+            self.causes.batch(b, shard.group(&b.group))?;
             for r in &b.records {
                 self.who_is_in(&b.group, r)?;
                 match r {
