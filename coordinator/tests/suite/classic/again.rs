@@ -45,13 +45,14 @@ fn who_says_something_else_calls_for_a_rebalance() {
     }
 }
 
-/// The client's names and its instance id are those of its first join.
+/// The client's names and its instance id are those of its first join, whatever connection it comes over.
 #[test]
 fn who_says_something_else_keeps_its_names() {
     let (mut w, mut a) = (world(), fixed("a"));
     stable(&mut w, &mut [&mut a]);
     a.protocols = vec![("range".into(), opaque("news"))];
-    w.send(a.join(9));
+    let Command::Classic(ClassicCommand::Join(j)) = a.join(9) else { panic!("it is a join") };
+    w.send(classic(ClassicCommand::Join(Box::new(Join { client_id: "other".into(), client_host: "elsewhere".into(), instance_id: None, ..*j }))));
     let m = &state(&w).members[&a.id];
     assert_eq!((m.client_id.as_str(), m.client_host.as_str(), m.instance_id.as_ref().map(|i| i.as_str())), ("c", "h", Some("a")));
     assert_eq!(m.protocols, a.protocols);
@@ -109,4 +110,83 @@ fn a_new_leader_waits_for_syncs_only_in_a_sync_phase() {
     share(&mut w, &mut [&mut first, &mut other]);
     led_anew(&mut w);
     assert_eq!(due(&w), ["session", "session"]);
+}
+
+/// A group that does not exist yet, or that nobody is in any more, takes nobody who says no protocol or no strategy.
+#[test]
+fn who_says_no_protocol_makes_no_group() {
+    for emptied in [false, true] {
+        let (mut w, mut a) = (world(), client("a"));
+        if emptied {
+            stable(&mut w, &mut [&mut a]);
+            w.ask(a.leave()).expect("it leaves");
+        }
+        let before = w.log.len();
+        let Command::Classic(ClassicCommand::Join(j)) = client("b").join(9) else { panic!("it is a join") };
+        for (protocol_type, protocols) in [("", j.protocols.clone()), ("connect", Vec::new())] {
+            let join = Join { protocol_type: protocol_type.into(), protocols, ..(*j).clone() };
+            assert_eq!(code(&mut w, classic(ClassicCommand::Join(Box::new(join)))), ClassicCode::InconsistentGroupProtocol, "emptied: {emptied}, type {protocol_type:?}");
+        }
+        assert_eq!((w.log.len(), w.shard.group(&"g".into()).is_some()), (before, emptied));
+    }
+}
+
+/// Partitions that are held for a removed HTTP member are nobody's to assign: no classic group begins meanwhile.
+#[test]
+fn no_classic_group_begins_while_partitions_are_held() {
+    let (mut w, mut h) = (world(), Model::new("h", &["t"]));
+    w.join(&mut h);
+    w.ask(Command::RemoveMember { member: h.id.clone() }).expect("it is a member");
+    assert!(w.group().members.is_empty() && !w.group().holds.is_empty());
+    let a = client("a");
+    assert_eq!(code(&mut w, a.join(1)), ClassicCode::InconsistentGroupProtocol);
+    w.pass(120_000);
+    assert_eq!(code(&mut w, a.join(1)), ClassicCode::MemberIdRequired);
+}
+
+fn five(token: u64) -> Vec<CommitOffset> {
+    vec![CommitOffset { partition: Partition::new("t", 0), token: FencingToken(token), offset: 5, metadata: String::new(), leader_epoch: None }]
+}
+
+/// What a live classic group reads is opaque: its offsets are neither deleted nor forgotten, and retention begins when the last member has gone.
+#[test]
+fn offsets_of_a_classic_group_stay_while_somebody_is_in_it() {
+    let (mut w, mut a) = (world(), client("a"));
+    w.set(baton_coordinator::config::Setting::OffsetsRetention, Some(10));
+    stable(&mut w, &mut [&mut a]);
+    let commit = GenerationCommit { member: a.id.clone(), instance_id: None, generation: a.generation, offsets: five(7) };
+    assert!(matches!(w.ask(classic(ClassicCommand::Commit(commit))), Ok(Response::Committed(r)) if r[0].1.is_ok()));
+    assert_eq!(w.group().offsets[&Partition::new("t", 0)].token, FencingToken(0), "a generation has no tokens, whatever is sent");
+    let delete = || Command::DeleteOffsets { topic: "t".into() };
+    assert_eq!(w.ask(delete()), Err(GroupError::NonEmptyGroup { members: 1 }));
+    for _ in 0..4 * 60 {
+        w.pass(5_000);
+        assert_eq!(beat(&mut w, &a), Ok(()));
+    }
+    assert_eq!(w.group().offsets.len(), 1, "after 20 minutes in a live group");
+    w.ask(a.leave()).expect("it leaves");
+    // Sweeps come every ten minutes: the first finds them a little too young, counted from when the last one went, the second does not.
+    w.pass(11 * 60_000);
+    assert_eq!(w.group().offsets.len(), 1, "a sweep within ten minutes");
+    w.pass(10 * 60_000);
+    assert!(w.shard.group(&"g".into()).is_none_or(|g| g.offsets.is_empty()), "a sweep after that");
+}
+
+#[test]
+fn offsets_of_an_emptied_classic_group_may_be_deleted() {
+    let (mut w, mut a) = (world(), client("a"));
+    stable(&mut w, &mut [&mut a]);
+    let commit = GenerationCommit { member: a.id.clone(), instance_id: None, generation: a.generation, offsets: five(0) };
+    w.ask(classic(ClassicCommand::Commit(commit))).expect("it is taken");
+    w.ask(a.leave()).expect("it leaves");
+    assert_eq!(w.ask(Command::DeleteOffsets { topic: "t".into() }), Ok(Response::OffsetsDeleted { count: 1 }));
+}
+
+/// A commit into a group that is not there is refused in the words of its version (KIP-848).
+#[test]
+fn a_commit_into_no_group_is_refused_as_its_version_says() {
+    let mut w = world();
+    let commit = |version: i16| Command::KafkaCommit(KafkaCommit { version, member: "k".into(), instance_id: None, epoch: 3, offsets: five(0) });
+    assert_eq!(code(&mut w, commit(8)), ClassicCode::IllegalGeneration);
+    assert!(matches!(w.ask(commit(9)), Err(GroupError::UnknownGroup { .. })));
 }
