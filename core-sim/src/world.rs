@@ -117,8 +117,10 @@ pub struct World {
     numbers: BTreeMap<(Place, u64), u64>,
     /// Requests that have reached a node which stands still, and that it has not taken up yet.
     in_sockets: BTreeSet<(usize, usize)>,
-    /// Heartbeats that a node has taken up and not answered yet.
+    /// Requests that a node has taken up and not answered yet.
     taken_up: BTreeSet<(usize, usize)>,
+    /// Join phases that begin: whoever waited for an assignment when they were proposed is to hear of it.
+    calls_to_join: Vec<shell::CallToJoin>,
     /// Leaders that stood still, and until when.
     stalls: Vec<(usize, Ms)>,
     /// The next leader has not heard of this revision of the metadata yet.
@@ -158,7 +160,7 @@ impl World {
         let groups = (0..plan.groups).map(|g| GroupId::from(format!("g{g}").as_str())).collect();
         let mut w = World {
             r, plan, now: 0, replicas, processes: Vec::new(), clients: Vec::new(), watch: Watch::default(), topic_names: BTreeMap::new(), topics: Arc::default(), groups, meta: Metadata::default(), queue: BTreeMap::new(), next: 0, calls: Vec::new(), judge: Judge::bounded(crate::replicas::limits().history_max),
-            order: History::default(), looked: Report::default(), stamp: 0, told: Monotone::default(), tools: Rng(seed ^ 0x7001), fired: Fired::default(), story: tell.then(Vec::new), timeline: Timeline::default(), trace: 0, accepted: BTreeMap::new(), proposed: BTreeMap::new(), offsets: BTreeMap::new(), numbers: BTreeMap::new(), in_sockets: BTreeSet::new(), taken_up: BTreeSet::new(), stalls: Vec::new(), behind: None, incarnations: 0, wrong: None, began: true, topics_stand: false,
+            order: History::default(), looked: Report::default(), stamp: 0, told: Monotone::default(), tools: Rng(seed ^ 0x7001), fired: Fired::default(), story: tell.then(Vec::new), timeline: Timeline::default(), trace: 0, accepted: BTreeMap::new(), proposed: BTreeMap::new(), offsets: BTreeMap::new(), numbers: BTreeMap::new(), in_sockets: BTreeSet::new(), taken_up: BTreeSet::new(), calls_to_join: Vec::new(), stalls: Vec::new(), behind: None, incarnations: 0, wrong: None, began: true, topics_stand: false,
         };
         for t in ["a", "b"] {
             let partitions = w.plan.partitions;

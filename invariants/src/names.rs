@@ -38,7 +38,7 @@ pub const ALL: [Invariant; 19] = [
     i("I9", "timers", &[Core, Cluster], "After a change of leader each member has exactly one session timer, at full length of what it was promised."),
     i("I10", "replicas-agree", &[Core, Cluster], "Same applied index, same state digest; snapshot and log tail equal full replay."),
     i("I11", "bounded", &[Core], "Members, groups, subscriptions, bodies and history have limits with clear errors."),
-    i("I12", "one-generation", &[Core], "A generation of a classic group has one list of members and one assignment; a group with holds is never a classic one."),
+    i("I12", "one-generation", &[Core], "A generation of a classic group has one list of members and one assignment, made by a member that is there; nobody waits for that of a generation that is over; a group with holds is never a classic one."),
     i("I13", "linearizable", &[Core, Cluster, Processes], "Commits, fetches and admin calls of a group have one order that fits every answer and the times at which calls were made and answered."),
     i("I14", "one-leader", &[Cluster], "In one term at most one node leads a shard."),
     i("I15", "lease", &[Cluster], "Once a later term of a shard has a leader, no node is given the lease of an earlier term, and no answer leaves under it; and while a lease is given, a majority still keeps its promise to elect nobody else."),

@@ -394,21 +394,20 @@ async fn settings_that_cannot_be_are_refused() {
     }
 }
 
-/// Both ask each other before they form anything.
+/// Both ask each other before they form anything. Whoever hears of the other first says what is wrong; the other may wait for it then.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn first_nodes_that_were_told_otherwise_form_nothing() {
-    let w = unstarted(3);
-    let two: BTreeMap<u64, String> = w.peers.iter().take(2).map(|(n, a)| (*n, a.clone())).collect();
-    let (first, second) = (NodeConfig { peers: two.clone(), ..w.config(1) }, NodeConfig { peers: two.clone(), ..w.config(2) });
-    for (of_shards, second) in [(true, NodeConfig { shards: 5, ..second.clone() }), (false, NodeConfig { peers: w.peers.clone(), ..second })] {
-        // The other one may wait for a third that does not exist.
-        let other = tokio::spawn(starts(second));
-        match starts(first.clone()).await {
-            Err(StartError::Config(what)) => assert!(what.contains("give all first nodes the same"), "{what}"),
-            other => panic!("shards differ: {of_shards}: {:?}", other.map(|_| "it starts")),
+    for what in ["shards", "first nodes"] {
+        let w = unstarted(3);
+        let two: BTreeMap<u64, String> = w.peers.iter().take(2).map(|(n, a)| (*n, a.clone())).collect();
+        let first = NodeConfig { peers: two.clone(), ..w.config(1) };
+        let second = if what == "shards" { NodeConfig { peers: two, shards: 5, ..w.config(2) } } else { w.config(2) };
+        let mut both = tokio::task::JoinSet::from_iter([starts(first), starts(second)]);
+        match both.join_next().await.expect("two were started").unwrap() {
+            Err(StartError::Config(says)) => assert!(says.contains("give all first nodes the same") && says.contains(what), "{says}"),
+            other => panic!("{what} differ: {:?}", other.map(|_| "it starts")),
         }
-        other.abort();
-        let _ = other.await;
+        both.shutdown().await;
     }
 }
 

@@ -276,10 +276,10 @@ impl World {
             _ => return None,
         };
         let g = self.replicas.newest().shard.group(&c.group)?;
-        let generation = g.classic.as_ref().map(|x| x.generation);
+        let (generation, completing) = (g.classic.as_ref().map(|x| x.generation), g.classic.as_ref().is_some_and(|x| x.phase == baton_coordinator::classic::Phase::Completing));
         let owned = g.owners.get(&offsets.first()?.partition);
         let (owner, own) = (owned.filter(|o| o.member != *member).map(|o| o.token), owned.is_some_and(|o| o.member == *member));
-        Some(Standing { generation, owner, own })
+        Some(Standing { generation, completing, owner, own })
     }
     /// The judge's look at an answer to a client, when it is let go.
     pub(super) fn client_release(&mut self, call: usize, result: &Result<Response, GroupError>) -> Verdict {
@@ -309,6 +309,9 @@ impl World {
                 let back = said == 0 && now.own && now.generation.is_none();
                 if fresh && !back && at.generation.is_some_and(|g| said >= 0 && g > said) {
                     return broken("fencing", format!("{place:?}: a commit of {member} in generation {said} is accepted, the group was in {:?} when it came", at.generation));
+                }
+                if fresh && at.completing && now.completing && at.generation == now.generation {
+                    return broken("fencing", format!("{place:?}: a commit of {member} in generation {said} is accepted, which has no assignment yet"));
                 }
                 if at.owner.is_some() && at.owner == now.owner {
                     return broken("fencing", format!("{place:?}: a commit of {member} is accepted, the partition is another member's all the time"));
@@ -444,8 +447,8 @@ impl World {
     }
 }
 
-/// What was the case when a commit arrived: the generation of a classic group, the token of another owner of the partition, and whether it is the member's own.
+/// What was the case when a commit arrived: the generation of a classic group, and whether its members are yet to hear what it gives them; the token of another owner of the partition, and whether it is the member's own.
 #[derive(Clone, Debug)]
-pub struct Standing { generation: Option<i32>, owner: Option<FencingToken>, own: bool }
+pub struct Standing { generation: Option<i32>, completing: bool, owner: Option<FencingToken>, own: bool }
 
 fn position(partition: Partition, token: u64, offset: i64) -> CommitOffset { CommitOffset { partition, token: FencingToken(token), offset, metadata: String::new(), leader_epoch: None } }

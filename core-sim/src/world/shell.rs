@@ -1,7 +1,10 @@
 //! What a node's shell does with its shard: requests in, proposals and answers out, and every answer only past a lease check at its release.
 
 use super::*;
-use baton_coordinator::{classic::ClassicRecord, decide::TimerCommand, record::Record, shard::*, timers::Timer};
+use baton_coordinator::{classic::{ClassicCommand, ClassicRecord}, decide::TimerCommand, record::Record, shard::*, timers::Timer};
+
+/// A join phase that a leader has proposed.
+pub(super) struct CallToJoin { node: usize, led_at: Ms, group: GroupId, at: Ms }
 
 impl World {
     pub(super) fn arrive(&mut self, node: Option<usize>, call: usize) -> Verdict {
@@ -61,7 +64,7 @@ impl World {
             self.rule_one(n, term, call, &result)?;
             return self.release(n, term, call, result);
         }
-        if matches!(request.command, Command::Heartbeat(_)) { self.taken_up.insert((n, call)); }
+        self.taken_up.insert((n, call));
         self.replicas.nodes[n].shard.handle(Ticket(call as u64), request, clocks);
         Ok(())
     }
@@ -196,6 +199,20 @@ impl World {
             }
             state::nothing_refused(n as u64, &self.replicas.nodes[n].shard)?;
         }
+        if self.calls_to_join.is_empty() { Ok(()) } else { self.called_to_join() }
+    }
+
+    /// Whoever waited for an assignment when a join phase was proposed has been told, a while later: it would come too late otherwise.
+    fn called_to_join(&mut self) -> Verdict {
+        const WHILE: Ms = 3_000;
+        let (now, replicas) = (self.now, &self.replicas);
+        // Of a leader that has led without a break since.
+        self.calls_to_join.retain(|c| replicas.healthy() && replicas.leader == Some(c.node) && replicas.nodes[c.node].led_at == c.led_at && now >= replicas.slow_until && now >= replicas.nodes[c.node].paused);
+        for c in self.calls_to_join.extract_if(.., |c| now >= c.at + WHILE) {
+            let waits = |x: &Call| x.group == c.group && matches!(x.command, Command::Classic(ClassicCommand::Sync(_))) && (c.led_at..c.at).contains(&x.arrived);
+            let left = self.taken_up.iter().find(|(at, call)| *at == c.node && waits(&self.calls[*call]));
+            answers::called_to_join(&c.group, WHILE, left.and_then(|(_, call)| self.calls[*call].client).map(|i| self.clients[i].name.as_str()))?;
+        }
         Ok(())
     }
 
@@ -289,7 +306,16 @@ impl World {
                         let gone = removed.iter().filter(|(g, ..)| *g == b.group).map(|(_, m, _)| m.clone()).collect();
                         self.forgotten(n, &b.group, partitions, &gone)?;
                     }
-                    Record::Classic(c) if matches!(**c, ClassicRecord::Preparing | ClassicRecord::Generation { .. } | ClassicRecord::Assigned { .. }) => rebalances.push((b.group.clone(), matches!(**c, ClassicRecord::Preparing))),
+                    Record::Classic(c) if matches!(**c, ClassicRecord::Preparing | ClassicRecord::Generation { .. } | ClassicRecord::Assigned { .. }) => {
+                        let begins = matches!(**c, ClassicRecord::Preparing);
+                        if begins { self.calls_to_join.push(CallToJoin { node: n, led_at: self.replicas.nodes[n].led_at, group: b.group.clone(), at: self.now }); }
+                        if let ClassicRecord::Generation { generation, assigning_member: Some(m), .. } = &**c {
+                            let joins = |c: &Call| c.group == b.group && matches!(&c.command, Command::Classic(ClassicCommand::Join(j)) if j.member == *m || j.member.as_str().is_empty());
+                            let here = self.taken_up.iter().any(|(at, call)| *at == n && joins(&self.calls[*call]));
+                            answers::divided_by_who_is_here(&b.group, *generation, m, here)?;
+                        }
+                        rebalances.push((b.group.clone(), begins));
+                    }
                     _ => {}
                 }
             }
