@@ -1,7 +1,7 @@
 //! Bugs put back on purpose, one at a time, to show that the simulation catches them. Compiled only with the feature `seeded-bugs`;
 //! otherwise `on` is a constant `false` that the compiler removes. The numbers are those of the table in `docs/evidence.md`;
 //! those from 80 on are bugs of the shell. 60 (a join of "poison" breaks an invariant) and 61 (one of its records does not fit) are for the tests of what a drain does then;
-//! 62 to 68, and 178 to 214 of the core, were put in by hand, to see what the nets find that were not made for it;
+//! 62 to 68, and 178 to 252 of the core, were put in by hand, to see what the nets find that were not made for it;
 //! 255 stands where a mutant was noticed by nothing.
 
 #[cfg(feature = "seeded-bugs")]
