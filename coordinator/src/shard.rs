@@ -257,7 +257,7 @@ impl Shard {
             f.armed.retain_mut(|(t, at)| {
                 let still = l.timers.deadline(t) == Some(*at);
                 *at = now.mono_ms + at.saturating_sub(decided_at);
-                if still { in_flight.push((t.clone(), *at)); }
+                if still && !seeded::on(229) { in_flight.push((t.clone(), *at)); }
                 still
             });
         }

@@ -88,6 +88,8 @@ impl Replicas {
         self.leader == Some(n) && self.term == term && self.lapse.is_none_or(|(from, _)| now < from + LEASE_AGE)
     }
     pub fn healthy(&self) -> bool { self.leader.is_some() && self.gate && self.deposed.is_none() && self.lapse.is_none() && self.nodes.iter().all(|n| n.up) }
+    /// The leader serves, and has applied all that it has proposed.
+    pub fn nothing_in_flight(&self) -> bool { self.gate && self.lapse.is_none() && self.pending.is_empty() && self.leader.is_some_and(|n| self.nodes[n].up && self.nodes[n].applied == self.log.len()) }
     /// The replica that has applied most.
     pub fn newest(&self) -> &Node { self.nodes.iter().filter(|n| n.up).max_by_key(|n| n.applied).unwrap_or(&self.nodes[0]) }
     /// Takes a proposal of a leader of `term`.

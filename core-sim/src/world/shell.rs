@@ -1,7 +1,10 @@
 //! What a node's shell does with its shard: requests in, proposals and answers out, and every answer only past a lease check at its release.
 
 use super::*;
-use baton_coordinator::{classic::{ClassicCommand, ClassicRecord}, decide::TimerCommand, record::Record, shard::*, timers::Timer};
+use baton_coordinator::{classic::{ClassicCommand, ClassicRecord, Due, self}, decide::TimerCommand, record::Record, shard::*, timers::Timer};
+
+/// Timers of classic groups are looked at so often.
+const TIMERS: Ms = 200;
 
 /// A join phase that a leader has proposed.
 pub(super) struct CallToJoin { node: usize, led_at: Ms, group: GroupId, at: Ms }
@@ -199,7 +202,27 @@ impl World {
             }
             state::nothing_refused(n as u64, &self.replicas.nodes[n].shard)?;
         }
+        if self.now.is_multiple_of(TIMERS) { self.phases_end()?; }
         if self.calls_to_join.is_empty() { Ok(()) } else { self.called_to_join() }
+    }
+    /// What a classic group waits for ends by a timer, and each of its members is waiting itself or has one. Of a leader with nothing in flight.
+    fn phases_end(&mut self) -> Verdict {
+        let Some(n) = self.replicas.leader.filter(|_| self.replicas.nothing_in_flight()) else { return Ok(()) };
+        let shard = &self.replicas.nodes[n].shard;
+        let groups: Vec<_> = shard.state().groups.iter().filter_map(|(id, g)| Some((id, g.classic.as_deref()?, shard.classic_soft(id)?))).collect();
+        if groups.is_empty() { return Ok(()) }
+        let armed: BTreeSet<Timer> = shard.due(u64::MAX).into_iter().map(|(_, t)| t).collect();
+        for (id, c, soft) in groups {
+            let runs = |due: Due| armed.contains(&Timer::Command(id.clone(), TimerCommand::Classic(due)));
+            let ends = match c.phase {
+                classic::Phase::Preparing => runs(Due::Join),
+                classic::Phase::Completing => soft.all_synced() || runs(Due::Sync),
+                classic::Phase::Stable | classic::Phase::Empty => true,
+            };
+            let untimed = c.members.keys().chain(soft.pending.keys()).find(|m| !soft.joining.contains_key(*m) && !soft.syncing.contains_key(*m) && !runs(Due::Session { member: (*m).clone() }));
+            timers::phase_ends(id, c.phase, ends, untimed)?;
+        }
+        Ok(())
     }
 
     /// Whoever waited for an assignment when a join phase was proposed has been told, a while later: it would come too late otherwise.
