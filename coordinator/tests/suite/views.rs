@@ -133,3 +133,42 @@ fn a_topic_that_grows_or_goes_takes_nothing_of_what_is_still_there() {
     w.settle(&mut [&mut a]);
     assert_eq!(tokens(&w, "t", 6), t);
 }
+
+fn deadline(w: &World, of: impl Fn(&TimerCommand) -> bool) -> Option<u64> {
+    w.shard.due(u64::MAX).into_iter().find_map(|(at, t)| if let Timer::Command(_, c) = &t { of(c).then_some(at) } else { None })
+}
+
+/// An earlier promise ends a session after it was lowered, whatever happens to the member meanwhile.
+#[test]
+fn what_happens_meanwhile_does_not_put_off_the_end_of_an_earlier_promise() {
+    let (mut w, mut a) = (World::new(&[("t", 1), ("u", 1)]), Model::new("a", &["t"]));
+    w.set(Setting::SessionTimeout, Some(30_000));
+    w.join(&mut a);
+    w.set(Setting::SessionTimeout, Some(10_000));
+    w.steady(&mut a);
+    let ends = |w: &World| deadline(w, |c| matches!(c, TimerCommand::LowerSession { told_ms: 10_000, .. }));
+    let (first, begun) = (ends(&w), w.now.mono_ms);
+    assert_eq!(first, Some(begun + 30_000));
+    w.pass(4_000);
+    let v = w.beat(Heartbeat { subscribed_topics: Some(["t", "u"].map(TopicName::from).into()), ..a.steady_request() }).expect("it is accepted");
+    a.take(&v);
+    assert_eq!(ends(&w), first);
+}
+
+/// A member learns of a change when its batch is applied: its session begins then, not when its heartbeat came.
+#[test]
+fn a_session_begins_when_the_change_is_applied() {
+    let (mut w, mut a) = (World::new(&[("t", 1), ("u", 1)]), Model::new("a", &["t"]));
+    w.join(&mut a);
+    w.auto_commit = false;
+    let news = Heartbeat { subscribed_topics: Some(["t", "u"].map(TopicName::from).into()), ..a.steady_request() };
+    let t = w.send(Command::Heartbeat(news));
+    let (ends, came) = (|w: &World| deadline(w, |c| matches!(c, TimerCommand::ExpireSession { .. })), w.now.mono_ms);
+    w.pass(2_000);
+    assert!(w.answer(t).is_none());
+    w.auto_commit = true;
+    w.commit();
+    w.run();
+    assert!(matches!(w.answer(t), Some(Ok(Response::Heartbeat(_)))));
+    assert_eq!(ends(&w), Some(came + 2_000 + w.member("a").session_promised_ms));
+}
