@@ -133,7 +133,8 @@ pub fn gives_up_its_place(world: &World, i: usize, step: &Step) -> Result<Option
     let given: BTreeSet<&Partition> = after.target.values().flatten().collect();
     let wanted = after.topics.iter().filter(|(t, _)| after.members.values().any(|m| after.subscribes(m, t))).flat_map(|(t, f)| (0..f.partitions).map(|p| Partition::new(t.clone(), p)));
     let complete = after.target_epoch < after.epoch || wanted.into_iter().all(|p| given.contains(&p));
-    if !target.is_empty() && !(after.epoch == g.epoch + 1 && complete) {
+    let computed = after.epoch == g.epoch + 1 && complete;
+    if !target.is_empty() && !computed {
         return Err(format!("{id} gave up its own place, and the epoch went from {} to {}, with the target {:?}", g.epoch, after.epoch, after.target));
     }
     let had: BTreeSet<Partition> = m.holdings().map(|(p, ..)| p.clone()).collect();
