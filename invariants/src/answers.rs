@@ -45,6 +45,18 @@ pub fn commit_refused(place: &str, why: CommitRefusal, held: bool, overtaken: bo
     }
 }
 
+/// Who is to divide the partitions of a generation waits to be told so (KIP-345: a static member may be in without being there).
+pub fn divided_by_who_is_here(group: &GroupId, generation: i32, member: &MemberId, here: bool) -> Verdict {
+    if here { Ok(()) } else { broken("one-generation", format!("{group}: generation {generation} is to be divided by {member}, which does not wait for it")) }
+}
+/// Nobody is `left` that waits for an assignment of a generation which ended so long ago.
+pub fn called_to_join(group: &GroupId, ago_ms: u64, left: Option<&str>) -> Verdict {
+    match left {
+        Some(who) => broken("one-generation", format!("{group}: a join phase was proposed {ago_ms} ms ago, and {who} still waits for an assignment of the generation before")),
+        None => Ok(()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -55,17 +67,5 @@ mod tests {
         assert_eq!([said(CommitRefusal::StaleToken, true, false), said(CommitRefusal::StaleToken, false, false)], [true, false]);
         assert_eq!([said(CommitRefusal::StaleCommit, true, false), said(CommitRefusal::StaleCommit, true, true)], [true, false]);
         assert!(!said(CommitRefusal::UnknownPartition, true, false));
-    }
-}
-
-/// Who is to divide the partitions of a generation waits to be told so (KIP-345: a static member may be in without being there).
-pub fn divided_by_who_is_here(group: &GroupId, generation: i32, member: &MemberId, here: bool) -> Verdict {
-    if here { Ok(()) } else { broken("one-generation", format!("{group}: generation {generation} is to be divided by {member}, which does not wait for it")) }
-}
-/// Nobody is `left` that waits for an assignment of a generation which ended so long ago.
-pub fn called_to_join(group: &GroupId, ago_ms: u64, left: Option<&str>) -> Verdict {
-    match left {
-        Some(who) => broken("one-generation", format!("{group}: a join phase was proposed {ago_ms} ms ago, and {who} still waits for an assignment of the generation before")),
-        None => Ok(()),
     }
 }

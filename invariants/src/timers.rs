@@ -35,6 +35,15 @@ pub fn fenced_with_cause(group: &GroupId, m: &MemberId, member: Option<&Member>)
     Ok(())
 }
 
+/// A phase of a classic group ends by a timer, if not before; so does a member that does not wait itself.
+pub fn phase_ends(group: &GroupId, phase: Phase, ends: bool, untimed: Option<&MemberId>) -> Verdict {
+    match untimed {
+        _ if !ends => broken("timers", format!("{group} is {phase:?}, and no timer ends that")),
+        Some(m) => broken("timers", format!("{group}: {m} neither waits nor has a timer of its session")),
+        None => Ok(()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -47,14 +56,5 @@ mod tests {
         assert_eq!([said(expired_past_its_lease(&g, &m, 1)), said(expired_past_its_lease(&g, &m, 0))], [true, false]);
         assert_eq!([said(late_loop_listens(&g, &m, 6, 5, true)), said(late_loop_listens(&g, &m, 5, 5, true)), said(late_loop_listens(&g, &m, 6, 5, false))], [true, false, false]);
         assert_eq!([said(waiting_is_heard(&g, &m, true)), said(waiting_is_heard(&g, &m, false))], [true, false]);
-    }
-}
-
-/// A phase of a classic group ends by a timer, if not before; so does a member that does not wait itself.
-pub fn phase_ends(group: &GroupId, phase: Phase, ends: bool, untimed: Option<&MemberId>) -> Verdict {
-    match untimed {
-        _ if !ends => broken("timers", format!("{group} is {phase:?}, and no timer ends that")),
-        Some(m) => broken("timers", format!("{group}: {m} neither waits nor has a timer of its session")),
-        None => Ok(()),
     }
 }

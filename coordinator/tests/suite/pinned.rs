@@ -101,7 +101,7 @@ fn the_clients_assignors_give_what_they_gave() {
                     let generation = generation - 1 - i32::from(lags);
                     let rack = drawn.input.racks.get(m).filter(|_| with_racks).cloned();
                     let user_data = assignor.user_data(&owned, generation);
-                    let subscription = Subscription { topics: wants.iter().cloned().collect(), rack, user_data, owned, generation, ..Subscription::default() };
+                    let subscription = Subscription { topics: wants.iter().cloned().collect(), rack, user_data, owned, generation };
                     (m.clone(), ClientMember { instance: drawn.input.instances.get(m).cloned(), subscription })
                 });
                 let group = ClientGroup { members: members.collect(), topics: topics.clone() };
