@@ -49,7 +49,7 @@ pub(super) fn decide(
         session_remaining: &|_| 0, hold_remaining: &|_| 0,
     };
     let mut draft = Draft::of(group.clone(), drain.last_token, &context);
-    // Converted earlier in this very drain: taken up as found, else its members would have no timers.
+    // Made earlier in this very drain: taken up as found.
     if let (false, Some(c)) = (l.classic.contains_key(&w.group), group.as_ref().and_then(|g| g.classic.as_deref())) {
         arm_found(l, &w.group, c, limits, drain.now);
     }

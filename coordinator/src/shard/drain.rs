@@ -3,7 +3,7 @@
 use super::{answers::{answer, count, heard, may_be_held, reply}, arming::{arm_assign, only_offsets}, *};
 use crate::{
     assign,
-    classic::{ClassicCommand, GenerationCommit},
+    classic::{ClassicCommand, ClassicRecord, GenerationCommit},
     decide::TimerCommand,
 };
 
@@ -230,6 +230,11 @@ pub(super) fn decide_one(
     // The base is the applied revision: the draft of an earlier command of this drain is part of the same batch.
     let base_revision = state.groups.get(&w.group).map_or(0, |g| g.revision);
     let batch = drain.batches.entry(w.group.clone()).or_insert_with(|| Batch { group: w.group.clone(), base_revision, records: Vec::new() });
+    // A conversion takes away what the leader itself knows of a classic group, or brings it, when it is applied. Whatever comes next waits for that: back in the same batch, the group
+    // would go on with what was known of it before.
+    if records.iter().any(converts) && !seeded::on(215) {
+        drain.blocked.insert(w.group.clone());
+    }
     batch.records.extend(records);
     arm_assign(l, &w.group, after.as_deref(), now.mono_ms + interval);
     heard(l, &w.group, w.arrived, after.as_deref(), result.as_ref());
@@ -272,6 +277,8 @@ pub(super) fn check_drafts(
     }
     later
 }
+
+fn converts(r: &Record) -> bool { matches!(r, Record::Classic(c) if matches!(**c, ClassicRecord::Upgraded { .. } | ClassicRecord::Downgraded(_))) }
 
 fn put_back<T>(map: &mut BTreeMap<GroupId, T>, id: &GroupId, before: Option<T>) {
     match before {

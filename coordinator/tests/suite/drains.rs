@@ -1,6 +1,8 @@
 //! Several commands in one drain. Each of these was found by the core simulation.
 use baton_coordinator::{command::*, shard::*};
+use baton_coordinator::{classic::{Due, Phase}, decide::TimerCommand, timers::Timer};
 use crate::common::*;
+use crate::convert;
 
 /// Batches of one drain draw from one counter, in any order of groups: neither quarantines the other.
 #[test]
@@ -158,4 +160,21 @@ fn a_poisoned_command_is_refused_alone() {
         seeded::set(0);
         assert!(w.group().quarantined.is_some(), "bug {bug}");
     }
+}
+
+/// A consumer member joins a classic group and leaves it at once. Converted and converted back in one batch, the group went on with what its leader had known of it before: its rebalance
+/// had no timer, and waited for ever for who did not come.
+#[test]
+fn a_group_that_is_converted_and_back_at_once_has_the_timers_of_its_phase() {
+    let (mut w, mut a, mut b) = (convert::world(|_| {}), convert::client(1), convert::client(2));
+    convert::stable(&mut w, &mut [&mut a, &mut b], &[&[0, 1], &[2, 3]]);
+    w.queue(901, "g", convert::hb("m", 0, Some(&[])));
+    w.queue(902, "g", convert::hb("m", -1, None));
+    w.run();
+    for t in [901, 902] {
+        assert!(matches!(w.answer(Ticket(t)), Some(Ok(Response::Consumer(_)))));
+    }
+    assert_eq!(w.group().classic.as_ref().map(|c| (c.phase, c.members.len())), Some((Phase::Preparing, 2)));
+    let due: Vec<Due> = w.shard.due(u64::MAX).into_iter().filter_map(|(_, t)| if let Timer::Command(_, TimerCommand::Classic(d)) = t { Some(d) } else { None }).collect();
+    assert!(due.contains(&Due::Join) && [&a, &b].iter().all(|c| due.contains(&Due::Session { member: c.id.clone() })), "{due:?}");
 }
