@@ -22,7 +22,7 @@ pub use world::{Outcome, run};
 pub struct SeededBug { pub number: u8, pub what: &'static str, pub caught_by: &'static [&'static str] }
 
 /// The bugs this simulation must find.
-pub const BUGS: [SeededBug; 66] = [
+pub const BUGS: [SeededBug; 67] = [
     SeededBug { number: 1, what: "a pending partition given back clears the owner map", caught_by: &["one-owner", "one-believer", "replay"] },
     SeededBug { number: 2, what: "assign before the revocation is confirmed", caught_by: &["one-owner", "one-believer"] },
     SeededBug { number: 3, what: "null owned set taken as \"owns nothing\"", caught_by: &["one-believer", "fencing"] },
@@ -86,6 +86,7 @@ pub const BUGS: [SeededBug; 66] = [
     SeededBug { number: 45, what: "an expression's result from an older image taken for the newest", caught_by: &["complete"] },
     SeededBug { number: 47, what: "a conversion in mid-rebalance forgets what the classic members use", caught_by: &["one-believer"] },
     SeededBug { number: 215, what: "a group that is converted and converted back in one batch goes on with what was known of it before", caught_by: &["timers"] },
+    SeededBug { number: 224, what: "a timer that has fired behind its own entry is forgotten in a lapse", caught_by: &["timers"] },
     SeededBug { number: 229, what: "timers of an entry in flight are not armed again after a lapse", caught_by: &["timers"] },
     SeededBug { number: 232, what: "who waits for an assignment is not told of the next join phase", caught_by: &["one-generation"] },
     SeededBug { number: 236, what: "a member that is not there is elected to assign", caught_by: &["one-generation"] },
