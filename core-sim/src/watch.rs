@@ -144,7 +144,8 @@ impl Watch {
         !has(&generation, None) && replaced.iter().any(|m| (0..generation).any(|earlier| has(&earlier, Some(m))))
     }
     fn gone(&mut self, now: Ms, g: &GroupId, member: &MemberId) { self.gone.insert((g.clone(), member.clone()), now); }
-    fn is_gone(&self, g: &GroupId, member: &MemberId, since: Ms) -> bool {
+    /// Whether it was taken out, or its place taken, since then.
+    pub fn is_gone(&self, g: &GroupId, member: &MemberId, since: Ms) -> bool {
         self.gone.get(&(g.clone(), member.clone())).is_some_and(|at| *at >= since) || self.group_gone.get(g).is_some_and(|at| *at >= since)
     }
     /// Whether a join that arrived then was too late to be part of that generation.

@@ -305,8 +305,8 @@ impl World {
         for (o, _) in offsets.iter().zip(results).filter(|(_, (_, r))| r.is_ok()) {
             let place = (c.group.clone(), o.partition.clone());
             if let (Some(at), Some(now)) = (&c.standing, self.standing(call)) {
-                // Whoever has taken a static place by the consumer protocol and not been told an epoch yet may commit for what it has by then (KIP-1251).
-                let back = said == 0 && now.own && now.generation.is_none();
+                // Whoever has taken a static place by the consumer protocol and not been told an epoch yet may commit for what it has by then (KIP-1251), or had until another took that place.
+                let back = said == 0 && now.generation.is_none() && (now.own || self.watch.is_gone(&c.group, member, c.arrived));
                 if fresh && !back && at.generation.is_some_and(|g| said >= 0 && g > said) {
                     return broken("fencing", format!("{place:?}: a commit of {member} in generation {said} is accepted, the group was in {:?} when it came", at.generation));
                 }
