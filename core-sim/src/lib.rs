@@ -22,7 +22,7 @@ pub use world::{Outcome, run};
 pub struct SeededBug { pub number: u8, pub what: &'static str, pub caught_by: &'static [&'static str] }
 
 /// The bugs this simulation must find.
-pub const BUGS: [SeededBug; 67] = [
+pub const BUGS: [SeededBug; 65] = [
     SeededBug { number: 1, what: "a pending partition given back clears the owner map", caught_by: &["one-owner", "one-believer", "replay"] },
     SeededBug { number: 2, what: "assign before the revocation is confirmed", caught_by: &["one-owner", "one-believer"] },
     SeededBug { number: 3, what: "null owned set taken as \"owns nothing\"", caught_by: &["one-believer", "fencing"] },
@@ -85,8 +85,6 @@ pub const BUGS: [SeededBug; 67] = [
     SeededBug { number: 44, what: "a sync of an earlier generation answered with the newest assignment", caught_by: &["one-generation", "answers-committed"] },
     SeededBug { number: 45, what: "an expression's result from an older image taken for the newest", caught_by: &["complete"] },
     SeededBug { number: 47, what: "a conversion in mid-rebalance forgets what the classic members use", caught_by: &["one-believer"] },
-    SeededBug { number: 215, what: "a group that is converted and converted back in one batch goes on with what was known of it before", caught_by: &["timers"] },
-    SeededBug { number: 224, what: "a timer that has fired behind its own entry is forgotten in a lapse", caught_by: &["timers"] },
     SeededBug { number: 229, what: "timers of an entry in flight are not armed again after a lapse", caught_by: &["timers"] },
     SeededBug { number: 232, what: "who waits for an assignment is not told of the next join phase", caught_by: &["one-generation"] },
     SeededBug { number: 236, what: "a member that is not there is elected to assign", caught_by: &["one-generation"] },
@@ -96,10 +94,13 @@ pub const BUGS: [SeededBug; 67] = [
 /// A hold dropped by group deletion: found too, but only by stories that delete groups.
 pub const BUG_HOLDS: SeededBug = SeededBug { number: 25, what: "a hold dropped by group deletion", caught_by: &["one-believer", "fencing"] };
 
-/// With a switch, and not caught: 55 by no story so far; 65 cannot be seen by anybody, because between two tokens of one partition lies the number of a revision.
-pub const NOT_CAUGHT: [SeededBug; 2] = [
+/// With a switch, and not demanded: 55 is caught by no story so far; 65 cannot be seen by anybody, because between two tokens of one partition lies the number of a revision; 215 and 224 take
+/// more stories than a test has time for (1,447 and 7,751). They were this code until then, and each has a test of its own.
+pub const NOT_CAUGHT: [SeededBug; 4] = [
     SeededBug { number: 65, what: "a commit under the token one below the right one accepted", caught_by: &["durable"] },
     SeededBug { number: 55, what: "a conversion forgets what cooperative members say they own", caught_by: &["one-believer"] },
+    SeededBug { number: 215, what: "a group that is converted and converted back in one batch goes on with what was known of it before", caught_by: &["timers"] },
+    SeededBug { number: 224, what: "a timer that has fired behind its own entry is forgotten in a lapse", caught_by: &["timers"] },
 ];
 
 /// All seeded bugs.
