@@ -2,6 +2,7 @@
 
 mod clients;
 mod faults;
+mod phases;
 mod shell;
 mod tools;
 
@@ -120,7 +121,7 @@ pub struct World {
     /// Requests that a node has taken up and not answered yet.
     taken_up: BTreeSet<(usize, usize)>,
     /// Join phases that begin: whoever waited for an assignment when they were proposed is to hear of it.
-    calls_to_join: Vec<shell::CallToJoin>,
+    calls_to_join: Vec<phases::CallToJoin>,
     /// Leaders that stood still, and until when.
     stalls: Vec<(usize, Ms)>,
     /// The next leader has not heard of this revision of the metadata yet.

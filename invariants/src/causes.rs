@@ -24,7 +24,7 @@ impl Causes {
         let Some(before) = before.filter(|_| !news) else { return Ok(()) };
         for r in &b.records {
             let Record::Reconciled(r) = r else { continue };
-            let Some(m) = g.members.get(&r.member) else { continue };
+            let Some(m) = g.members.get(&r.member).filter(|_| !r.revoked.is_empty()) else { continue };
             let said = b.records.iter().any(|x| matches!(x, Record::Subscribed { member, .. } if *member == r.member) || matches!(x, Record::Joined(j) if j.member == r.member));
             for p in r.revoked.iter().filter(|_| !said) {
                 let Some(pending) = m.pending.get(p) else { continue };

@@ -4,8 +4,7 @@ use super::{answers::{count, heard}, *};
 
 impl Shard {
     /// The answer to a heartbeat that changes nothing and waits for nothing; its session runs again from `now`. None: it is to be `handle`d like any other request, and
-    /// nothing was done. The caller must hold the lease of `leading` at the moment of
-    /// this call, or at one after it.
+    /// nothing was done. The caller must hold the lease of `leading` at the moment of this call, or at one after it.
     pub fn steady(&mut self, request: &Request, now: Now) -> Option<Response> {
         let Request { group, command, min_meta_revision, .. } = request;
         let (Command::Heartbeat(h), Some(l)) = (command, &mut self.leading) else { return None };

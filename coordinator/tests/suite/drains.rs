@@ -1,6 +1,6 @@
 //! Several commands in one drain. Each of these was found by the core simulation.
 use baton_coordinator::{command::*, shard::*};
-use baton_coordinator::{classic::{Due, Phase}, decide::TimerCommand, timers::Timer};
+use baton_coordinator::{classic::{Due, Phase}, decide::TimerCommand};
 use crate::common::*;
 use crate::convert;
 
@@ -175,7 +175,7 @@ fn a_group_that_is_converted_and_back_at_once_has_the_timers_of_its_phase() {
         assert!(matches!(w.answer(Ticket(t)), Some(Ok(Response::Consumer(_)))));
     }
     assert_eq!(w.group().classic.as_ref().map(|c| (c.phase, c.members.len())), Some((Phase::Preparing, 2)));
-    let due: Vec<Due> = w.shard.due(u64::MAX).into_iter().filter_map(|(_, t)| if let Timer::Command(_, TimerCommand::Classic(d)) = t { Some(d) } else { None }).collect();
+    let due: Vec<Due> = timers(&w.shard).into_iter().filter_map(|(_, c)| if let TimerCommand::Classic(d) = c { Some(d) } else { None }).collect();
     assert!(due.contains(&Due::Join) && [&a, &b].iter().all(|c| due.contains(&Due::Session { member: c.id.clone() })), "{due:?}");
 }
 

@@ -1,6 +1,6 @@
 //! What people and members are shown: whom a group waits for, how soon a member should ask again, and what it gets by default.
-use crate::common::{Model, World, half_way, kafka::Kafka, two_at_rest};
-use baton_coordinator::{command::*, config::Setting, decide::TimerCommand, ids::*, shard::*, timers::Timer};
+use crate::common::{Model, World, half_way, kafka::Kafka, timers, two_at_rest};
+use baton_coordinator::{command::*, config::Setting, decide::TimerCommand, ids::*, shard::*};
 
 fn view(w: &mut World) -> GroupView {
     match w.ask(Command::Describe) {
@@ -80,7 +80,7 @@ fn a_shard_says_its_number() { assert_eq!(Shard::new(3, baton_coordinator::confi
 #[test]
 fn a_session_that_is_lowered_twice_has_one_timer() {
     let lowering = |w: &World| -> Vec<u64> {
-        w.shard.due(u64::MAX).into_iter().filter_map(|(_, t)| if let Timer::Command(_, TimerCommand::LowerSession { told_ms, .. }) = t { Some(told_ms) } else { None }).collect()
+        timers(&w.shard).into_iter().filter_map(|(_, c)| if let TimerCommand::LowerSession { told_ms, .. } = c { Some(told_ms) } else { None }).collect()
     };
     let (mut w, mut a) = (World::new(&[("t", 1)]), Model::new("a", &["t"]));
     w.set(Setting::SessionTimeout, Some(30_000));
@@ -134,9 +134,7 @@ fn a_topic_that_grows_or_goes_takes_nothing_of_what_is_still_there() {
     assert_eq!(tokens(&w, "t", 6), t);
 }
 
-fn deadline(w: &World, of: impl Fn(&TimerCommand) -> bool) -> Option<u64> {
-    w.shard.due(u64::MAX).into_iter().find_map(|(at, t)| if let Timer::Command(_, c) = &t { of(c).then_some(at) } else { None })
-}
+fn deadline(w: &World, of: impl Fn(&TimerCommand) -> bool) -> Option<u64> { timers(&w.shard).into_iter().find(|(_, c)| of(c)).map(|(at, _)| at) }
 
 /// An earlier promise ends a session after it was lowered, whatever happens to the member meanwhile.
 #[test]

@@ -1,6 +1,7 @@
 //! Joins, commits and leaders that come again: what stays as it is, and what does not.
 use super::*;
-use baton_coordinator::{decide::TimerCommand, timers::Timer};
+use crate::common::timers;
+use baton_coordinator::decide::TimerCommand;
 
 /// Two members whose join phase is over and who have not synced; the first of the pair assigns.
 fn joined_two(w: &mut World) -> (Client, Client) {
@@ -88,11 +89,10 @@ fn a_commit_of_a_live_group_needs_a_member_and_its_generation() {
 }
 
 fn due(w: &World) -> Vec<&'static str> {
-    let kind = |t: &Timer| match t {
-        Timer::Command(_, TimerCommand::Classic(d)) => Some(match d { Due::Session { .. } => "session", Due::Join => "join", Due::Sync => "sync", Due::JoinOf { .. } => "join of", Due::SyncOf { .. } => "sync of" }),
-        _ => None,
-    };
-    w.shard.due(u64::MAX).iter().filter_map(|(_, t)| kind(t)).collect()
+    let kind = |c: TimerCommand| if let TimerCommand::Classic(d) = c {
+        Some(match d { Due::Session { .. } => "session", Due::Join => "join", Due::Sync => "sync", Due::JoinOf { .. } => "join of", Due::SyncOf { .. } => "sync of" })
+    } else { None };
+    timers(&w.shard).into_iter().filter_map(|(_, c)| kind(c)).collect()
 }
 fn led_anew(w: &mut World) {
     w.shard.step_down();

@@ -44,6 +44,11 @@ pub struct World {
 pub fn set(parts: &[(&str, i32)]) -> BTreeSet<Partition> { parts.iter().map(|(t, p)| Partition::new(*t, *p)).collect() }
 pub fn topics(names: &[&str]) -> BTreeSet<TopicName> { names.iter().map(|t| TopicName::from(*t)).collect() }
 
+/// The timers of a leading shard but for those of held heartbeats: when each is due, and what it does.
+pub fn timers(shard: &Shard) -> Vec<(u64, TimerCommand)> {
+    shard.due(u64::MAX).into_iter().filter_map(|(at, t)| if let Timer::Command(_, c) = t { Some((at, c)) } else { None }).collect()
+}
+
 /// Members a and b have shared the partitions of topic t, and rest.
 pub fn two_at_rest(partitions: i32) -> (World, Model, Model) {
     let mut w = World::new(&[("t", partitions)]);
@@ -144,7 +149,7 @@ impl World {
         let Command::Heartbeat(h) = &request.command else { panic!("only a heartbeat can be steady: {request:?}") };
         assert_eq!(self.answers.iter().find(|(x, _)| *x == t).map(|(_, r)| r.clone()), Some(Ok(answer)), "{h:?}");
         assert_eq!((self.log.len(), self.work.len()), (log, work), "{h:?} wrote something");
-        let session = |s: &Shard| s.due(u64::MAX).into_iter().find(|(_, x)| matches!(x, Timer::Command(_, TimerCommand::ExpireSession { member }) if *member == h.member));
+        let session = |s: &Shard| timers(s).into_iter().find(|(_, c)| matches!(c, TimerCommand::ExpireSession { member } if *member == h.member));
         assert_eq!(session(&before), session(&self.shard), "{h:?}");
         assert_eq!(before.stats().heartbeats, self.shard.stats().heartbeats, "{h:?}");
     }
