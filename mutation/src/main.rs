@@ -15,9 +15,9 @@ use anyhow::{Context, Result, bail};
 use list::Mutant;
 use std::{collections::BTreeMap, fs, path::{Path, PathBuf}};
 
-const USAGE: &str = "usage: cargo xtask mutants PACKAGE [--every N] [--jobs N] [--dir DIR] [--upto N] [--retest] [--simulated]
+const USAGE: &str = "usage: cargo xtask mutants PACKAGE [--every N [--from K]] [--jobs N] [--dir DIR] [--upto N] [--retest] [--simulated]
   PACKAGE      baton-coordinator, baton-storage, baton-raft or baton-node
-  --every N    a sample: the first of every N mutants
+  --every N    a sample: the first of every N mutants, or with --from K the one after K others: another sample
   --jobs N     so many test processes at a time (1)
   --dir DIR    where the copy, the build and the results are (target/mutants)
   --upto N     only the first N rungs; another call without it takes the survivors further
@@ -25,7 +25,7 @@ const USAGE: &str = "usage: cargo xtask mutants PACKAGE [--every N] [--jobs N] [
   --simulated  the ladder of the simulated cluster, for those that are left";
 
 /// What is asked for, and the folders.
-pub struct Task { pub package: String, pub folder: String, pub root: PathBuf, pub dir: PathBuf, pub jobs: usize, pub every: usize, pub upto: usize, pub retest: bool, pub simulated: bool }
+pub struct Task { pub package: String, pub folder: String, pub root: PathBuf, pub dir: PathBuf, pub jobs: usize, pub every: usize, pub from: usize, pub upto: usize, pub retest: bool, pub simulated: bool }
 
 impl Task {
     fn of(args: &[String]) -> Result<Self> {
@@ -36,7 +36,7 @@ impl Task {
         let dir = value("--dir")?.map_or(root.join("target/mutants"), PathBuf::from);
         let folder = package.trim_start_matches("baton-").to_string();
         let has = |name: &str| args.iter().any(|a| a == name);
-        Ok(Self { dir: std::path::absolute(dir)?, jobs: number("--jobs", 1)?.max(1), every: number("--every", 1)?.max(1), upto: number("--upto", usize::MAX)?, retest: has("--retest"), simulated: has("--simulated"), folder, package, root })
+        Ok(Self { dir: std::path::absolute(dir)?, jobs: number("--jobs", 1)?.max(1), every: number("--every", 1)?.max(1), from: number("--from", 0)?, upto: number("--upto", usize::MAX)?, retest: has("--retest"), simulated: has("--simulated"), folder, package, root })
     }
     /// The copy of this package's mutants; the build is shared.
     pub fn copy(&self) -> PathBuf { self.dir.join(&self.folder).join("copy") }
@@ -75,7 +75,7 @@ fn mutants(task: &Task) -> Result<BTreeMap<u32, Mutant>> {
     let list: Vec<Mutant> = if file.exists() {
         serde_json::from_slice(&fs::read(&file)?)?
     } else {
-        let list = list::list(&task.root, &task.package, task.every)?;
+        let list = list::list(task)?;
         fs::write(&file, serde_json::to_vec(&list)?)?;
         list
     };

@@ -82,7 +82,7 @@ fn known<'a>(task: &Task, rung: &'a Rung) -> Result<Known<'a>> {
     }
     let reached: BTreeSet<u32> = fs::read_to_string(&file).unwrap_or_default().lines().map(str::parse).collect::<Result<_, _>>().context("the notes of what was reached are numbers")?;
     eprintln!("{}: green in {} ms, comes by {} mutants", rung.name, took.as_millis(), reached.len());
-    let limit = (took * 10).clamp(Duration::from_secs(5), Duration::from_secs(60));
+    let limit = (took * 10).clamp(Duration::from_secs(5), Duration::from_secs(60).max(took * 3));
     Ok(Known { rung, reached, limit })
 }
 
