@@ -39,8 +39,8 @@ pub fn of(task: &Task) -> Result<Ladder> {
             ],
         ),
         ("baton-raft", false) => (
-            &["test --no-run -p baton-raft --lib --test suite --test cuts --test three_nodes"],
-            &[("unit tests", "baton-raft:lib", ""), ("suite", "suite", ""), ("cuts", "cuts", ""), ("three nodes", "three_nodes", "")],
+            &["test --no-run -p baton-raft --lib --test suite --test cuts --test one_node --test three_nodes"],
+            &[("unit tests", "baton-raft:lib", ""), ("suite", "suite", ""), ("cuts", "cuts", ""), ("one node", "one_node", ""), ("three nodes", "three_nodes", "")],
         ),
         ("baton-node", false) => (
             &["test --no-run -p baton-node --lib --test restart --test cluster"],

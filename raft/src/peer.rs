@@ -354,3 +354,6 @@ async fn answer(mut stream: TcpStream, own: &Own, handler: Handler, closing: Arc
     }
     Ok(())
 }
+
+#[cfg(all(test, not(madsim)))]
+mod tests;

@@ -382,3 +382,6 @@ impl<D: Disk> Writer<D> {
         }
     }
 }
+
+#[cfg(all(test, not(madsim)))]
+mod tests;

@@ -64,6 +64,14 @@ impl Own {
         }
         !known
     }
+
+    /// For tests: as if the last refusal had been logged so much earlier.
+    #[cfg(test)]
+    pub(super) fn age_the_last_refusal(&self, by: Duration) {
+        if let Some((_, at)) = self.logged.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
+            *at -= by;
+        }
+    }
 }
 
 const HELLO: usize = 8 + 8 + 8 + 16 + Claim::BYTES;
