@@ -262,3 +262,6 @@ impl StateMachine for MetaMachine {
         Ok(())
     }
 }
+
+#[cfg(all(test, not(madsim)))]
+mod tests;

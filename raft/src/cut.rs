@@ -211,3 +211,50 @@ pub fn undump(mut bytes: &[u8]) -> Option<Vec<Pair>> {
     }
     Some(pairs)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use baton_storage::SimKv;
+
+    /// The sum is on disk. Another way of adding would set every store aside after an upgrade.
+    #[test]
+    fn the_sum_of_a_store_is_that_of_earlier_versions() {
+        assert_eq!([share(b"", b""), share(b"key", b"value"), share(&[1; 200], &[2; 70_000])], [0, 10_979_973_875_959_925_399, 8_592_305_164_762_768_677]);
+    }
+
+    #[test]
+    fn what_is_dumped_is_read_again_and_nothing_else_is() {
+        let mut cut = GroupCut::open(Arc::new(SimKv::default()), 300, [7; 24]).unwrap();
+        let pairs: Vec<Pair> = vec![(b"a".to_vec(), vec![]), (b"b".to_vec(), vec![9; 300])];
+        cut.replace(Standing::default(), pairs.clone()).unwrap();
+        let dump = cut.dump().unwrap();
+        assert_eq!(undump(&dump), Some(pairs));
+        assert_eq!(undump(&[]), Some(vec![]));
+        for end in 1..dump.len() {
+            assert_eq!(undump(&dump[..end]).is_some(), end == 4 + 1 + 4, "{end} of {} bytes", dump.len());
+        }
+    }
+
+    #[test]
+    fn a_cut_that_does_not_add_up_or_is_anothers_is_refused() {
+        let kv = Arc::new(SimKv::default());
+        let mut cut = GroupCut::open(kv.clone(), 3, [7; 24]).unwrap();
+        let put = |k: &[u8], v: &[u8]| (k.to_vec(), Some(v.to_vec()));
+        cut.advance(Standing::default(), vec![put(b"a", b"1"), put(b"b", b"2"), (b"never".to_vec(), None)]).unwrap();
+        cut.advance(Standing::default(), vec![put(b"a", b"3"), (b"b".to_vec(), None)]).unwrap();
+        assert_eq!((cut.stored().get(b"a").unwrap(), cut.stored().get(b"b").unwrap()), (Some(b"3".to_vec()), None));
+        assert!(GroupCut::open(kv.clone(), 3, [7; 24]).is_ok(), "it adds up");
+        assert!(GroupCut::open(kv.clone(), 3, [8; 24]).is_err(), "another node's");
+        assert!(GroupCut::open(kv.clone(), 4, [8; 24]).is_ok(), "another group's is empty");
+        // A value that is another one, and a pair too many.
+        for (key, value) in [(&b"a"[..], &b"4"[..]), (b"c", b"")] {
+            let stored = cut.stored();
+            let before = stored.get(key).unwrap();
+            kv.write(vec![KvOp::Put(stored.key(key), value.to_vec())]).unwrap();
+            assert!(GroupCut::open(kv.clone(), 3, [7; 24]).is_err(), "{key:?} was changed");
+            kv.write(vec![before.map_or_else(|| KvOp::Delete(stored.key(key)), |v| KvOp::Put(stored.key(key), v))]).unwrap();
+            assert!(GroupCut::open(kv.clone(), 3, [7; 24]).is_ok());
+        }
+    }
+}
