@@ -119,13 +119,13 @@ async fn after_a_failed_sync_nothing_is_written_any_more_and_everybody_is_told()
 #[tokio::test]
 async fn the_next_segment_is_made_while_nothing_else_is_done() {
     let disk = SimDisk::new();
-    let (wal, _) = Wal::open(disk.mount(), Options::new(32 << 20, [7; 24])).unwrap();
+    let (wal, _) = Wal::open(disk.mount(), Options::new(8 << 20, [7; 24])).unwrap();
     let writer = LogWriter::start(wal, 4, Arc::default()).unwrap();
     write(&writer, 1, vec![entry(1, 1, 10)]).await.unwrap();
     let spare = || disk.list().unwrap().iter().any(|n| n == "spare.tmp").then(|| baton_storage::DiskFile::len(&disk.open("spare.tmp").unwrap()).unwrap());
     until("it is begun", || spare().is_some()).await;
-    assert!(spare().is_some_and(|n| n < 32 << 20), "not all at once: {:?}", spare());
-    until("the next segment is there", || spare() == Some(32 << 20)).await;
+    assert!(spare().is_some_and(|n| n < 8 << 20), "not all at once: {:?}", spare());
+    until("the next segment is there", || spare() == Some(8 << 20)).await;
     let quiet = async {
         tokio::time::sleep(Duration::from_millis(100)).await;
         let before = disk.ops();
