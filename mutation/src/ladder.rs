@@ -43,8 +43,8 @@ pub fn of(task: &Task) -> Result<Ladder> {
             &[("unit tests", "baton-raft:lib", ""), ("suite", "suite", ""), ("cuts", "cuts", ""), ("one node", "one_node", ""), ("three nodes", "three_nodes", "")],
         ),
         ("baton-node", false) => (
-            &["test --no-run -p baton-node --lib --test restart --test cluster"],
-            &[("unit tests", "baton-node:lib", ""), ("restarts", "restart", ""), ("a cluster", "cluster", "")],
+            &["test --no-run -p baton-node --lib --test restart --test one_node --test cluster"],
+            &[("unit tests", "baton-node:lib", ""), ("restarts", "restart", ""), ("one node", "one_node", ""), ("a cluster", "cluster", "")],
         ),
         ("baton-storage" | "baton-raft" | "baton-node", true) => (
             &["build --profile sim -p baton-chaos-tests --bin cluster-sim"],
