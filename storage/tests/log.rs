@@ -146,3 +146,75 @@ fn an_older_segment_without_its_seal_is_refused() {
     disk.damage(&name(1), |b| b[SEGMENT as usize - SECTOR..].fill(0));
     assert!(refusal(&disk).contains("segment 1 is not sealed"));
 }
+
+/// What a node states of its disk to its peers.
+#[test]
+fn the_log_tells_what_is_on_disk_of_each_group() {
+    let disk = SimDisk::new();
+    let mut wal = opened(&disk, SEGMENT);
+    assert_eq!((wal.last(1), wal.last(2), wal.durable().count()), (0, 0, 0));
+    wal.commit(&[entry(1, 10), entry(2, 10), Rec::Meta { group: 2, slot: 3, body: b"vote".to_vec() }]).expect("committed");
+    assert_eq!((wal.last(1), wal.last(2), wal.last(3)), (2, 0, 0));
+    let told: Vec<_> = wal.durable().map(|(group, last, meta)| (group, last, meta.get(&3).cloned())).collect();
+    assert_eq!(told, [(1, 2, None), (2, 0, Some(b"vote".to_vec()))]);
+    wal.commit(&[Rec::TruncateAfter { group: 1, after: 1 }]).expect("committed");
+    assert_eq!(wal.last(1), 1);
+    wal.commit(&[Rec::Purge { group: 1, upto: 7 }]).expect("committed");
+    assert_eq!(wal.last(1), 7, "the log goes on behind a snapshot");
+    let again = opened(&disk, SEGMENT);
+    assert_eq!((again.last(1), again.last(2), again.segments()), (7, 0, 1));
+}
+
+#[test]
+fn a_segment_size_that_cannot_be_is_refused() {
+    for size in [0, 512, 3_584, 4_095, 4_097, 8_191] {
+        match Wal::open(SimDisk::new(), options(size)) {
+            Err(OpenError::Io(e)) => assert!(e.to_string().contains("multiple of 512, at least 4096"), "{e}"),
+            other => panic!("{size} bytes: {:?}", other.map(|(w, _)| w.bytes())),
+        }
+    }
+    for size in [4_096, 4_608] {
+        assert_eq!(opened(&SimDisk::new(), size).bytes(), size);
+    }
+}
+
+/// Entries of every length around that of a frame, each in one piece or in several, are what they were.
+#[test]
+fn entries_of_the_length_of_a_frame_and_a_little_more_or_less_are_read_back() {
+    // Half a segment of 8,192 less its two ends is 7 sectors of 500 bytes, less the length of the frame.
+    let room = 7 * 500 - 4;
+    for length in (room - 40..room + 5).chain(2 * room - 45..2 * room - 35) {
+        let disk = SimDisk::new();
+        let mut wal = opened(&disk, SEGMENT);
+        wal.commit(&[entry(1, 100), entry(2, length), entry(3, 100)]).expect("committed");
+        let (_, logs) = Wal::open(disk.mount(), options(SEGMENT)).expect("opens");
+        for (i, n) in [(1, 100), (2, length), (3, 100)] {
+            let Rec::Entry { body, .. } = entry(i, n) else { unreachable!("an entry") };
+            assert_eq!(logs[&1].entries[&i], body, "{length} bytes, entry {i}");
+        }
+    }
+}
+
+/// An entry in pieces that is cut off, purged, or written anew is none: neither at once nor after the next start.
+#[test]
+fn an_entry_in_pieces_is_cut_and_purged_as_any_other() {
+    for purge in [false, true] {
+        let disk = SimDisk::new();
+        let mut wal = opened(&disk, SEGMENT);
+        wal.commit(&[entry(1, 10), entry(2, 9_000), entry(3, 10)]).expect("committed");
+        let before = wal.segments();
+        wal.commit(&[if purge { Rec::Purge { group: 1, upto: 3 } } else { Rec::TruncateAfter { group: 1, after: 1 } }]).expect("committed");
+        if purge {
+            assert!(wal.segments() < before, "its pieces keep no segment");
+        } else {
+            wal.commit(&[entry(2, 20), entry(3, 9_000)]).expect("committed anew");
+        }
+        let (wal, logs) = Wal::open(disk.mount(), options(SEGMENT)).expect("opens");
+        let lengths: Vec<_> = logs[&1].entries.iter().map(|(i, b)| (*i, b.len())).collect();
+        if purge {
+            assert_eq!((logs[&1].purged, lengths, wal.last(1)), (3, vec![], 3));
+        } else {
+            assert_eq!((logs[&1].purged, lengths, wal.last(1)), (0, vec![(1, 10), (2, 20), (3, 9_000)], 3));
+        }
+    }
+}

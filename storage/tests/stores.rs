@@ -1,6 +1,6 @@
 //! The real folder and the key-value stores, and what the simulated disk does in a crash: the simulations are worth as much as that is true.
 
-use baton_storage::{Crash, Disk, DiskFile, Kv, KvHome, KvOp, RealDisk, SimDisk, SimKv, SledKv, wal::*};
+use baton_storage::{Crash, Disk, DiskFile, Kv, KvHome, KvOp, RealDisk, SimDisk, SimKv, SledHome, SledKv, wal::*};
 use std::{io::ErrorKind::StorageFull, path::PathBuf};
 
 fn folder(name: &str) -> PathBuf { std::env::temp_dir().join(format!("baton-{name}-{}", std::process::id())) }
@@ -47,6 +47,25 @@ fn a_log_in_a_real_folder_is_read_back() {
 fn the_free_room_of_a_store_is_told_in_bytes() {
     let dir = folder("free");
     assert!(SledKv::open(&dir).expect("opens").free().expect("known") > 16 << 20);
+    let _ = std::fs::remove_dir_all(&dir);
+}
+
+/// Whatever is in the way is kept, under a name that is not taken yet.
+#[test]
+fn a_real_store_is_set_aside_under_a_new_name() {
+    let dir = folder("aside");
+    let home = SledHome(dir.join("state"));
+    for n in 1..=2 {
+        let kv = home.open().expect("opens");
+        assert_eq!(kv.scan(b"").expect("read"), vec![], "an empty one");
+        kv.write(put(&format!("of life {n}"))).and_then(|()| kv.flush()).expect("written");
+        drop(kv);
+        let name = home.set_aside().expect("set aside");
+        assert_eq!(name, dir.join(format!("state.damaged-{n}")).display().to_string());
+        let kept = SledKv::open(&PathBuf::from(&name)).expect("it is whole").scan(b"").expect("read");
+        assert_eq!(kept[0].0, format!("of life {n}").into_bytes());
+    }
+    assert!(home.set_aside().is_err(), "nothing is there");
     let _ = std::fs::remove_dir_all(&dir);
 }
 
