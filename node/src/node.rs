@@ -312,6 +312,9 @@ impl Node {
         let look = lock(&slot.history).look(group, mark.first, mark.next);
         Some((mark.first..mark.next, look.read(0)))
     }
+    /// The Raft group of a shard: for tests that change its voters.
+    #[doc(hidden)]
+    pub fn raft_group(&self, shard: u16) -> Option<GroupHandle> { self.0.group(shard + 1) }
     /// Who leads a shard and in which term, as this node knows it, and why it has stopped the shard: for checkers of tests.
     #[doc(hidden)]
     pub fn standing(&self, shard: u16) -> Option<(Option<u64>, u64, Option<String>)> {

@@ -8,6 +8,7 @@ use super::{
     plan::Ms,
     play::{living, pause, shard},
     users::{self, Topics},
+    voters,
     world::{NODES, World},
 };
 use baton_coordinator::record::FEATURE_LEVEL;
@@ -119,6 +120,7 @@ pub async fn carry_out(world: &Arc<World>, topics: &Topics, act: Act) {
         Act::Overdue => heirs::overdue(world).await,
         Act::GivenAway => heirs::given_away(world).await,
         Act::HalfWritten { shard: s } => heirs::half_written(world, shard(world, *s)).await,
+        Act::OutAndIn { shard: s, leads, ms } => voters::out_and_in(world, shard(world, *s), *leads, *ms).await,
         Act::AgedCheck { shard: s, hears, stop } => aged_check(world, shard(world, *s), *hears, *stop).await,
         Act::Forgotten { node, all, down } => forgotten(world, *node, *all, *down).await,
         Act::HeldAnswer { shard: s, ms } => held_answer(world, shard(world, *s), *ms).await,

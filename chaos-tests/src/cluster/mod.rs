@@ -19,6 +19,7 @@ pub mod soak;
 mod stories;
 mod timers;
 mod users;
+mod voters;
 mod world;
 
 pub use act::{Act, BATCH, KINDS};

@@ -108,7 +108,7 @@ pub struct World {
 
 pub const NODES: std::ops::RangeInclusive<u64> = 1..=3;
 pub fn http(id: u64) -> String { format!("10.0.0.{id}:7600") }
-fn peer(id: u64) -> String { format!("10.0.0.{id}:7700") }
+pub fn peer(id: u64) -> String { format!("10.0.0.{id}:7700") }
 fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> { m.lock().unwrap_or_else(PoisonError::into_inner) }
 
 impl World {
