@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use baton_raft::{GroupHandle, RaftConfig, RaftNode, StartError};
-use baton_storage::{Disk, SimDisk, SimKv};
+use baton_storage::{Disk, SimDisk, SimKv, wal::{Options, Wal}};
 use common::Machine;
 
 #[derive(Clone, Default)]
@@ -179,6 +179,53 @@ async fn a_node_that_stands_back_is_no_candidate_until_it_comes_forward() {
     groups[old].come_forward();
     until("the one that came forward leads", async || leader().await == Some(old)).await;
     for node in nodes {
+        node.shutdown().await;
+    }
+}
+
+/// What is a little behind gets entries instead of a whole snapshot.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_part_of_the_log_is_kept_behind_a_snapshot() {
+    let (disks, machine) = (Disks::default(), Machine::default());
+    let (node, group) = alone(RaftConfig { snapshot_every: 50, ..config(&address()) }, &disks, &machine).await;
+    let mut written = 0;
+    while !snapshot(&disks) && written < 500 {
+        group.propose(b"x".to_vec()).await.unwrap();
+        written += 1;
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert!((40..60).contains(&written), "a snapshot after {written} entries");
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    node.shutdown().await;
+    let (_, logs) = Wal::open(disks.0.mount(), Options::new(1 << 16, [7; 24])).unwrap();
+    let (purged, last) = (logs[&1].purged, logs[&1].last);
+    assert!(purged > 30 && (10..=20).contains(&(last - purged)), "a fifth of 50, and what came since: {purged} of {last} are gone");
+}
+
+/// Of the two that are left, the one that stands back would be the first to ask for votes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_stands_back_votes_and_does_not_stand_for_election() {
+    let addresses: BTreeMap<u64, String> = (1..=3).map(|n| (n, address())).collect();
+    let mut nodes = BTreeMap::new();
+    for n in 1..=3u64 {
+        let d = Disks::default();
+        let config = RaftConfig { node: n, heartbeat_ms: 150, election_min_ms: 500, election_max_ms: 1_000, lease_age_ms: 800, ..config(&addresses[&n]) };
+        nodes.insert(n, common::start(config, (d.0, d.1, d.2), &addresses, [Machine::default(), Machine::default()]).await);
+    }
+    nodes[&1].initialize(1, addresses.clone()).await.unwrap();
+    let group = |n: u64| nodes[&n].group(1).unwrap();
+    let leads = async |n: u64| group(n).barrier().await.is_ok();
+    until("somebody leads", async || leads(1).await || leads(2).await || leads(3).await).await;
+    let leader = nodes.keys().copied().find(|n| group(*n).status().is_leader).unwrap();
+    let (other, first) = (leader % 3 + 1, (leader + 1) % 3 + 1);
+    // All have heard it.
+    until("all know it", async || nodes.keys().all(|n| group(*n).leader() == Some(leader))).await;
+    let term = group(leader).status().term;
+    group(first).stand_back().await;
+    nodes[&leader].shutdown().await;
+    until("the other one leads", async || leads(other).await).await;
+    assert_eq!((group(other).status().term, group(first).standing()), (term + 1, (term + 1, false)), "at the first attempt");
+    for (_, node) in nodes {
         node.shutdown().await;
     }
 }
