@@ -237,14 +237,6 @@ mod tests {
     }
 
     #[test]
-    fn a_state_that_is_one_value_is_stored_and_loaded_whole() {
-        let mut cut = GroupCut::open(Arc::new(SimKv::default()), 3, [7; 24]).unwrap();
-        assert!(crate::api::load_whole(&cut.stored()).unwrap_err().contains("missing"));
-        cut.advance(Standing::default(), crate::api::freeze_whole(vec![1, 2, 3])()).unwrap();
-        assert_eq!(crate::api::load_whole(&cut.stored()), Ok(vec![1, 2, 3]));
-    }
-
-    #[test]
     fn a_cut_that_does_not_add_up_or_is_anothers_is_refused() {
         let kv = Arc::new(SimKv::default());
         let mut cut = GroupCut::open(kv.clone(), 3, [7; 24]).unwrap();

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use baton_raft::internal::{CutBug, GroupStore, LogWriter, MachineHost, SnapshotDir, TypeConfig, cut, payload};
-use baton_raft::{Cuts, StartError};
+use baton_raft::{Cuts, StartError, freeze_whole, load_whole};
 use baton_storage::{Crash, SimDisk, SimKv};
 use common::{Machine, open};
 use openraft::storage::{IOFlushed, RaftLogReader, RaftLogStorage, RaftStateMachine};
@@ -302,4 +302,13 @@ async fn an_installed_snapshot_may_be_beyond_the_log() {
     // Without the announcement the same file is a witness against the log.
     let disks = Disks { snapshots: source.snapshots.clone(), ..Disks::default() };
     assert!(matches!(disks.start(CutBug::None).await, Err(StartError::Witness { .. })));
+}
+
+#[test]
+fn a_state_that_is_one_value_is_stored_and_loaded_whole() {
+    let cuts = Cuts::open(&SimKv::default(), IDENT, 0..1).unwrap();
+    let mut cut = cut(&cuts, 0).unwrap();
+    assert!(load_whole(&cut.stored()).unwrap_err().contains("missing"));
+    cut.advance(cut.standing(), freeze_whole(vec![1, 2, 3])()).unwrap();
+    assert_eq!(load_whole(&cut.stored()), Ok(vec![1, 2, 3]));
 }

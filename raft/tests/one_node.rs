@@ -81,6 +81,28 @@ async fn a_start_with_a_vote_on_disk_is_silent_for_the_guard_time_and_a_first_st
     node.shutdown().await;
 }
 
+/// A folder that only has the note that it takes part knows of no group yet.
+#[tokio::test]
+async fn a_group_that_is_not_running_is_known_by_its_log() {
+    let disks = Disks::default();
+    let empty = async |listen: &str| {
+        let cuts = baton_raft::Cuts::open(&disks.2.mount(), [7; 24], 0..2).unwrap();
+        let forward: baton_raft::ForwardHandler = std::sync::Arc::new(|_, body| Box::pin(async { body }));
+        RaftNode::start(config(listen), common::open(disks.0.mount()), disks.1.mount(), cuts, BTreeMap::new(), BTreeMap::new(), forward).await.unwrap()
+    };
+    let node = empty(&address()).await;
+    node.mark_used().await.unwrap();
+    node.shutdown().await;
+    let node = empty(&address()).await;
+    assert!(!node.is_initialized(0) && !node.is_initialized(1) && node.group(0).is_none());
+    node.shutdown().await;
+    let (node, _) = alone(config(&address()), &disks, &Machine::default()).await;
+    node.shutdown().await;
+    let node = empty(&address()).await;
+    assert!(!node.is_initialized(0) && node.is_initialized(1));
+    node.shutdown().await;
+}
+
 #[tokio::test]
 async fn times_that_break_a_promise_are_refused() {
     for (bad, says) in [

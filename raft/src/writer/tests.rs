@@ -91,7 +91,7 @@ async fn what_waits_when_the_node_stops_is_told_that_it_is_not_in_the_log() {
     let e = waiting.await.unwrap().unwrap_err();
     assert_eq!(e.kind(), io::ErrorKind::StorageFull);
     assert!(e.to_string().contains("not in the log"), "{e}");
-    assert!(writer.submit(1, vec![], Done::Nobody).is_err(), "it has stopped");
+    until("it is known to have stopped", || writer.submit(1, vec![], Done::Nobody).is_err()).await;
     assert!(writer.marks().await.is_err());
 }
 
