@@ -312,3 +312,22 @@ fn a_state_that_is_one_value_is_stored_and_loaded_whole() {
     cut.advance(cut.standing(), freeze_whole(vec![1, 2, 3])()).unwrap();
     assert_eq!(load_whole(&cut.stored()), Ok(vec![1, 2, 3]));
 }
+
+/// The store does not survive a full disk: it is left alone then, and the log has the rest.
+#[tokio::test]
+async fn a_checkpoint_is_written_only_while_there_is_room() {
+    let disks = Disks::default();
+    let stored = || cut(&Cuts::open(&disks.state.mount(), IDENT, 0..1).unwrap(), 0).unwrap().standing().last.map(|id| id.index);
+    let mut life = disks.start(CutBug::None).await.unwrap();
+    life.work(6, &mut Rng(1)).await.unwrap();
+    life.host.checkpoint().await.unwrap();
+    assert_eq!(stored(), Some(5));
+    life.work(6, &mut Rng(1)).await.unwrap();
+    disks.state.set_full(true);
+    life.host.checkpoint().await.unwrap();
+    assert_eq!(stored(), Some(5));
+    disks.state.set_full(false);
+    life.host.checkpoint().await.unwrap();
+    assert_eq!(stored(), Some(11));
+    assert_eq!(life.machine.state.lock().unwrap().chain, chain(12));
+}

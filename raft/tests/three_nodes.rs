@@ -357,6 +357,7 @@ async fn a_full_disk_costs_a_node_its_leaderships_and_nothing_else() {
     let start = Instant::now();
     while !c.group(third, 1).status().is_leader {
         assert!(start.elapsed() < Duration::from_secs(20), "no leader with the vote of the full node: {:?}", c.group(full, 1).status());
+        assert!(!c.group(full, 1).standing().1, "it does not stand for election itself");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     assert_eq!(c.group(full, 1).status().term, c.group(third, 1).status().term);
