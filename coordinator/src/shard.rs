@@ -237,7 +237,7 @@ impl Shard {
         if !again {
             self.step_down();
             self.leading = Some(Leading {
-                node, term, timers: Timers::default(), rearmed_at: now.mono_ms, time_from: (self.state.time_ms, now.mono_ms), sweep_at: now.mono_ms + FIRST_SWEEP_MS, swept: None, tick: false, facts_seen: BTreeMap::new(), unlooked: BTreeSet::new(), working: BTreeMap::new(), runs: term << 32, regexes_at: BTreeMap::new(), queue: VecDeque::new(), in_flight: None, held: BTreeMap::new(), assigned_at: BTreeMap::new(), behind: BTreeMap::new(),
+                node, term, timers: Timers::default(), rearmed_at: now.mono_ms, looked_at: now.mono_ms, time_from: (self.state.time_ms, now.mono_ms), sweep_at: now.mono_ms + FIRST_SWEEP_MS, swept: None, tick: false, facts_seen: BTreeMap::new(), unlooked: BTreeSet::new(), working: BTreeMap::new(), runs: term << 32, regexes_at: BTreeMap::new(), queue: VecDeque::new(), in_flight: None, held: BTreeMap::new(), assigned_at: BTreeMap::new(), behind: BTreeMap::new(),
                 refused: BTreeMap::new(), touched: Vec::new(), classic: BTreeMap::new(), armed: Vec::new(), lost: BTreeSet::new(),
             });
         }
@@ -247,7 +247,7 @@ impl Shard {
             return;
         }
         let waits: Vec<((GroupId, MemberId), Millis)> = l.held.iter().map(|(k, h)| (k.clone(), h.until)).collect();
-        l.rearmed_at = now.mono_ms;
+        (l.rearmed_at, l.looked_at) = (now.mono_ms, now.mono_ms);
         // What had fired and waits behind an entry in flight has not happened: it starts again in full like every timer (`safety.md` 19).
         let mut fired = Vec::new();
         l.queue.retain(|w| if let What::Timer(t) = &w.what { fired.push(Timer::Command(w.group.clone(), t.clone())); false } else { true });
@@ -264,7 +264,8 @@ impl Shard {
         }
         l.timers.clear();
         for ((g, m), until) in waits {
-            l.timers.arm(Timer::Wait(g, m), until);
+            // What was over during the lapse is over now: an older deadline would pass for a late loop, and put everything off (`safety.md` 19).
+            l.timers.arm(Timer::Wait(g, m), if seeded::on(225) { until } else { until.max(now.mono_ms) });
         }
         for (id, g) in &self.state.groups {
             arming::arm_group(l, id, g, &self.image, now);
@@ -374,6 +375,7 @@ impl Shard {
     fn pump(&mut self, now: Now) {
         self.follow(now);
         let Some(l) = &mut self.leading else { return };
+        l.looked_at = now.mono_ms;
         if l.queue.is_empty() && !(l.tick && l.in_flight.is_none()) {
             return;
         }

@@ -47,7 +47,14 @@ pub struct Process {
     pub rebalance_ms: u64,
     pub subscribed: BTreeSet<TopicName>,
     pub regex: Option<String>,
-    pub say_subscription: bool,
+    /// It wants something else since, and no answer has shown that it was heard.
+    say_subscription: bool,
+    /// The first request that said what it wants now; None: none yet.
+    said_in: Option<u64>,
+    /// What a join says is said again until that is answered; what it wants since then it says in a heartbeat.
+    joins_for: Option<(BTreeSet<TopicName>, Option<String>)>,
+    /// Something that it said before has come again since: nobody can know which is the newer wish.
+    pub blurred: bool,
     /// Static: its place, and whether it leaves for a while only.
     pub instance: Option<InstanceId>,
     pub away: bool,
@@ -68,9 +75,18 @@ impl Process {
     pub fn new(id: &str, name: String, incarnation: u128, group: GroupId, clock: Clock, subscribed: BTreeSet<TopicName>, now: Ms) -> Process {
         Process {
             id: id.into(), name, incarnation: Incarnation(incarnation), group, clock, zombie: false, hasty: false, phase: Phase::Joining, life: 0, epoch: 0, taken: 0, applied: 0,
-            target: BTreeMap::new(), owned: BTreeMap::new(), stopping: false, deadline: 0, stop_at: 0, slow_pct: 0, slow_ms: 0, rebalance_ms: 60_000, subscribed, regex: None, say_subscription: false, instance: None, away: false,
+            target: BTreeMap::new(), owned: BTreeMap::new(), stopping: false, deadline: 0, stop_at: 0, slow_pct: 0, slow_ms: 0, rebalance_ms: 60_000, subscribed, regex: None, say_subscription: false, said_in: None, joins_for: None, blurred: false, instance: None, away: false,
             predecessor_dead: false, next_send: clock.at(now), waiting: None, interval: 300, wait_ms: 0, cut_out: 0, cut_in: 0, paused: 0, commit_seq: 0,
         }
+    }
+    /// It wants something else from now on.
+    pub fn wants(&mut self, subscribed: BTreeSet<TopicName>, regex: Option<String>) {
+        (self.subscribed, self.regex, self.say_subscription, self.said_in, self.next_send) = (subscribed, regex, true, None, 0);
+    }
+    /// A heartbeat of it comes to a leader. An earlier one that says a wish undoes a newer wish; an earlier join does if it lets the process in (again).
+    pub fn arrives(&mut self, h: &Heartbeat, id: u64, copy: bool, is_member: bool) {
+        let earlier = copy || self.said_in.is_none_or(|first| id < first);
+        self.blurred |= earlier && h.subscribed_topics.is_some() && (h.epoch > 0 || !is_member);
     }
     pub fn alive(&self) -> bool { self.phase != Phase::Gone }
     /// What it may use at this instant: `guard.check()` for each.
@@ -87,6 +103,7 @@ impl Process {
         (self.epoch, self.waiting, self.deadline) = (0, None, 0);
         self.life += 1;
         self.phase = phase;
+        self.joins_for = None;
     }
     /// Its own clockwork: the lapse, stops that are done. True: it noticed a lapse.
     pub fn step(&mut self, now: Ms) -> bool {
@@ -121,16 +138,23 @@ impl Process {
         let revision = AssignmentRevision(if self.hasty { self.taken } else { self.applied });
         let command = match self.phase {
             Phase::Gone => return None,
-            Phase::Joining => Command::Heartbeat(Heartbeat {
-                member: self.id.clone(), incarnation: self.incarnation, epoch: 0, predecessor_dead: self.predecessor_dead, rebalance_timeout_ms: Some(self.rebalance_ms),
-                instance_id: self.instance.clone(), subscribed_topics: Some(self.subscribed.clone()), subscribed_regex: Some(self.regex.clone().unwrap_or_default()), owned: Some(BTreeSet::new()),
-                assignment_revision: revision, ..Heartbeat::default()
-            }),
+            Phase::Joining => {
+                let (topics, regex) = self.joins_for.get_or_insert_with(|| (self.subscribed.clone(), self.regex.clone())).clone();
+                if topics == self.subscribed && regex == self.regex { self.said_in.get_or_insert(id); }
+                Command::Heartbeat(Heartbeat {
+                    member: self.id.clone(), incarnation: self.incarnation, epoch: 0, predecessor_dead: self.predecessor_dead, rebalance_timeout_ms: Some(self.rebalance_ms),
+                    instance_id: self.instance.clone(), subscribed_topics: Some(topics), subscribed_regex: Some(regex.unwrap_or_default()), owned: Some(BTreeSet::new()),
+                    assignment_revision: revision, ..Heartbeat::default()
+                })
+            }
             Phase::Steady => {
                 let quiet = self.owned.len() == self.target.len() || self.stopping;
                 let owned = (!(quiet && r.pct(30))).then(|| self.owned.keys().cloned().collect());
-                let subscribed_topics = self.say_subscription.then(|| self.subscribed.clone());
-                let subscribed_regex = self.say_subscription.then(|| self.regex.clone().unwrap_or_default());
+                // Not at a revision before its own join: that would be taken for a late copy.
+                let says = self.say_subscription && self.applied == self.taken;
+                if says { self.said_in.get_or_insert(id); }
+                let subscribed_topics = says.then(|| self.subscribed.clone());
+                let subscribed_regex = says.then(|| self.regex.clone().unwrap_or_default());
                 Command::Heartbeat(Heartbeat {
                     member: self.id.clone(), incarnation: self.incarnation, epoch: self.epoch, owned, assignment_revision: revision, subscribed_topics, subscribed_regex, instance_id: self.instance.clone(), wait_ms: self.wait_ms, ..Heartbeat::default()
                 })
@@ -151,7 +175,7 @@ impl Process {
             self.waiting = None;
         }
         match result {
-            Ok(Response::Heartbeat(v)) if matches!(self.phase, Phase::Joining | Phase::Steady) => self.take(own, r, sent, v),
+            Ok(Response::Heartbeat(v)) if matches!(self.phase, Phase::Joining | Phase::Steady) => self.take(own, r, id, sent, v),
             Ok(Response::Left) if self.phase == Phase::Leaving => self.phase = Phase::Gone,
             Ok(Response::Left) if self.phase == Phase::Acknowledging => self.drop_all(Phase::Joining),
             Ok(_) => {}
@@ -165,11 +189,15 @@ impl Process {
             Err(_) => self.drop_all(Phase::Joining),
         }
     }
-    fn take(&mut self, own: Ms, r: &mut Rng, sent: Ms, v: &HeartbeatView) {
+    fn take(&mut self, own: Ms, r: &mut Rng, id: u64, sent: Ms, v: &HeartbeatView) {
         if own >= sent + v.lease_ms {
             return; // past its own deadline it grants nothing
         }
         self.deadline = self.deadline.max(sent + v.lease_ms);
+        if let Some((topics, regex)) = self.joins_for.take() {
+            self.say_subscription = topics != self.subscribed || regex != self.regex;
+        }
+        self.say_subscription &= self.said_in.is_none_or(|first| id < first);
         self.phase = Phase::Steady;
         self.predecessor_dead = false; // it spoke of those before it: said once
         self.epoch = self.epoch.max(v.member_epoch);
@@ -186,9 +214,6 @@ impl Process {
                 let time = if r.pct(self.slow_pct) { r.below(self.slow_ms) } else { 0 };
                 self.stop_at = own + time;
             }
-        if v.session_timeout_ms > 0 {
-            self.say_subscription = false;
-        }
         self.next_send = self.next_send.min(own + self.interval);
     }
 }

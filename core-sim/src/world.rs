@@ -122,6 +122,7 @@ pub struct World {
     taken_up: BTreeSet<(usize, usize)>,
     /// Join phases that begin: whoever waited for an assignment when they were proposed is to hear of it.
     calls_to_join: Vec<phases::CallToJoin>,
+    revocations: phases::Revocations,
     /// Leaders that stood still, and until when.
     stalls: Vec<(usize, Ms)>,
     /// The next leader has not heard of this revision of the metadata yet.
@@ -161,7 +162,7 @@ impl World {
         let groups = (0..plan.groups).map(|g| GroupId::from(format!("g{g}").as_str())).collect();
         let mut w = World {
             r, plan, now: 0, replicas, processes: Vec::new(), clients: Vec::new(), watch: Watch::default(), topic_names: BTreeMap::new(), topics: Arc::default(), groups, meta: Metadata::default(), queue: BTreeMap::new(), next: 0, calls: Vec::new(), judge: Judge::bounded(crate::replicas::limits().history_max),
-            order: History::default(), looked: Report::default(), stamp: 0, told: Monotone::default(), tools: Rng(seed ^ 0x7001), fired: Fired::default(), story: tell.then(Vec::new), timeline: Timeline::default(), trace: 0, accepted: BTreeMap::new(), proposed: BTreeMap::new(), offsets: BTreeMap::new(), numbers: BTreeMap::new(), in_sockets: BTreeSet::new(), taken_up: BTreeSet::new(), calls_to_join: Vec::new(), stalls: Vec::new(), behind: None, incarnations: 0, wrong: None, began: true, topics_stand: false,
+            order: History::default(), looked: Report::default(), stamp: 0, told: Monotone::default(), tools: Rng(seed ^ 0x7001), fired: Fired::default(), story: tell.then(Vec::new), timeline: Timeline::default(), trace: 0, accepted: BTreeMap::new(), proposed: BTreeMap::new(), offsets: BTreeMap::new(), numbers: BTreeMap::new(), in_sockets: BTreeSet::new(), taken_up: BTreeSet::new(), calls_to_join: Vec::new(), revocations: phases::Revocations::default(), stalls: Vec::new(), behind: None, incarnations: 0, wrong: None, began: true, topics_stand: false,
         };
         for t in ["a", "b"] {
             let partitions = w.plan.partitions;
@@ -301,6 +302,9 @@ impl World {
                 if believes != assigned || p.epoch != x.epoch {
                     return broken("live", format!("{} believes {believes:?} at epoch {}, the state has {assigned:?} at {}", p.name, p.epoch, x.epoch));
                 }
+                if !p.blurred && (*x.subscribed != p.subscribed || x.regex != p.regex) {
+                    return broken("live", format!("{} wants {:?} {:?}, the state has {:?} {:?}", p.name, p.subscribed, p.regex, x.subscribed, x.regex));
+                }
             }
         }
         Ok(())
@@ -321,9 +325,10 @@ impl World {
                     let n = &mut self.replicas.nodes[node];
                     if image.revision > n.image.revision {
                         n.image = image.clone();
-                        if n.up {
-                            n.shard.metadata(image, clocks);
-                        }
+                    }
+                    // One that was overtaken too: the shard knows better.
+                    if n.up {
+                        n.shard.metadata(image, clocks);
                     }
                 }
                 Ev::Done { node, done } => {

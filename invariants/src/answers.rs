@@ -21,10 +21,9 @@ pub fn refused(group: &GroupId, h: &Heartbeat, why: &GroupError, committed: Opti
     }
 }
 
-/// No heartbeat is answered from applied state while a batch of its group is in flight (held ones, which end by time, aside).
-pub fn not_in_flight(group: &GroupId, command: &Command, result: &Result<Response, GroupError>, in_flight: bool) -> Verdict {
-    let held = matches!(command, Command::Heartbeat(h) if h.wait_ms > 0);
-    if in_flight && !held && matches!(result, Ok(Response::Heartbeat(_) | Response::Consumer(_) | Response::Classic(ClassicAnswer::Heartbeat))) {
+/// No heartbeat is answered from applied state while a batch of its group is in flight: not a held one either, whose time is over.
+pub fn not_in_flight(group: &GroupId, result: &Result<Response, GroupError>, in_flight: bool) -> Verdict {
+    if in_flight && matches!(result, Ok(Response::Heartbeat(_) | Response::Consumer(_) | Response::Classic(ClassicAnswer::Heartbeat))) {
         return broken("answers-committed", format!("a heartbeat is answered while a batch of {group} is in flight"));
     }
     Ok(())

@@ -13,6 +13,7 @@ pub mod leaders;
 pub mod linear;
 pub mod names;
 pub mod records;
+pub mod rules;
 pub mod sink;
 pub mod state;
 pub mod timers;

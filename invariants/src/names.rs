@@ -35,7 +35,7 @@ pub const ALL: [Invariant; 19] = [
     i("I6", "answers-committed", &[Core, Cluster], "An answer reveals only committed state, and only under a valid leader lease; a refusal is borne out by it."),
     i("I7", "complete", &[Core, Cluster, Processes], "A stable group's members own every partition of the topics they subscribe to, each once."),
     i("I8", "live", &[Core, Cluster, Processes], "Once faults stop, every group becomes stable within a bound."),
-    i("I9", "timers", &[Core, Cluster], "After a change of leader each member has exactly one session timer, at full length of what it was promised; what a classic group waits for ends by a timer (judged in the core)."),
+    i("I9", "timers", &[Core, Cluster], "After a change of leader each member has exactly one session timer, at full length of what it was promised; what a classic group waits for ends by a timer, and what is asked back is given back within the rebalance timeout (both judged in the core)."),
     i("I10", "replicas-agree", &[Core, Cluster], "Same applied index, same state digest; snapshot and log tail equal full replay."),
     i("I11", "bounded", &[Core], "Members, groups, subscriptions, bodies and history have limits with clear errors."),
     i("I12", "one-generation", &[Core], "A generation of a classic group has one list of members and one assignment, made by a member that is there; nobody waits for that of a generation that is over; a group with holds is never a classic one."),

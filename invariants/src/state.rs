@@ -1,7 +1,7 @@
 //! Applied state and the records that made it. Two ways to look: after every entry, with its records (`applied`), or now and then at the state of some
 //! node (`sampled`); then what only records tell is not judged.
 
-use crate::{Broken, Place, Verdict, belief, broken, causes::Causes, sink::Sink};
+use crate::{Broken, Place, Verdict, belief, broken, causes::Causes, rules::{Rules, of_topics_that_are}, sink::Sink};
 use baton_coordinator::{classic::ClassicRecord, command::*, ids::*, record::*, replay::HistoryChange, shard::Shard, state::*};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -52,6 +52,7 @@ pub struct Judge {
     pub waived: BTreeSet<(GroupId, Partition, u64)>,
     sinks: Sink<Place>,
     causes: Causes,
+    rules: Rules,
 }
 
 /// Every so many entries the whole state is looked at.
@@ -112,9 +113,11 @@ impl Judge {
             None => {}
         }
         if took_effect { self.fresh.push(index); }
+        self.rules.time(index, shard.state().time_ms)?;
         for b in entry.iter().filter(|_| took_effect).flat_map(|e| &e.batches) {
             if let Some(g) = shard.group(&b.group) { let_in(b, g)?; }
             self.causes.batch(b, shard.group(&b.group))?;
+            self.rules.batch(b, shard.group(&b.group), force)?;
             for r in &b.records {
                 self.who_is_in(&b.group, r)?;
                 match r {
@@ -235,6 +238,8 @@ impl Judge {
                 return broken("epochs", format!("{id}: {m} at {} above the target's {}", x.epoch, g.target_epoch));
             }
         }
+        stable_has_its_target(id, g)?;
+        of_topics_that_are(id, g)?;
         for (p, o) in &g.offsets {
             if g.topics.get(&p.topic).is_some_and(|t| t.id != o.topic_id) {
                 return broken("durable", format!("{id} {p}: an offset of a topic that is gone counts for the one that was made again under its name"));
@@ -374,6 +379,11 @@ pub fn not_by_an_earlier_one(group: &GroupId, member: &MemberId, holder: &Member
     if earlier { broken("incarnations", format!("{group}: {member} takes the place of {holder}, which was started after it and lives")) } else { Ok(()) }
 }
 
+/// A member that is in joins again only by a request of after its last join.
+pub fn joins_again_by_a_later_request(group: &GroupId, member: &MemberId, later: bool) -> Verdict {
+    if later { Ok(()) } else { broken("incarnations", format!("{group}: {member} is taken in again by a join from before the one that let it in")) }
+}
+
 /// No batch broke an invariant, neither when it was decided nor in replay.
 pub fn nothing_refused(node: u64, shard: &Shard) -> Verdict {
     if shard.stats().refused_batches > 0 { broken("replay", format!("node {node} refused or undid a batch that broke an invariant")) } else { Ok(()) }
@@ -391,6 +401,19 @@ pub fn one_owner(id: &GroupId, g: &Group) -> Verdict {
     let owners: BTreeMap<&Partition, (&MemberId, u64)> = g.owners.iter().map(|(p, o)| (p, (&o.member, o.token.0))).collect();
     if owners != claims {
         return broken("one-owner", format!("{id}: the owner map has {owners:?}, the members {claims:?}"));
+    }
+    Ok(())
+}
+
+/// Whoever stops by a deadline and is said to be stable has all of its target that there is and that it subscribes to (KIP-848): else it waits for something that nobody owes it any more.
+fn stable_has_its_target(id: &GroupId, g: &Group) -> Verdict {
+    // Of an older target, expressions may match more by now.
+    if g.epoch != g.target_epoch { return Ok(()) }
+    let there = |p: &Partition| g.topics.get(&p.topic).is_some_and(|t| p.partition < t.partitions && g.target_topics.get(&p.topic).is_some_and(|then| then.id == t.id));
+    for (m, x) in g.members.iter().filter(|(_, x)| x.conforming() && x.state == MemberState::Stable && x.epoch == g.target_epoch) {
+        if let Some(p) = g.target.get(m).into_iter().flatten().find(|p| !x.assigned.contains_key(*p) && there(p) && g.subscribes(x, &p.topic)) {
+            return broken("complete", format!("{id}: {m} is stable at epoch {} without {p}, which is in its target", x.epoch));
+        }
     }
     Ok(())
 }

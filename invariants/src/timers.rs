@@ -44,6 +44,14 @@ pub fn phase_ends(group: &GroupId, phase: Phase, ends: bool, untimed: Option<&Me
     }
 }
 
+/// Whoever is asked for partitions gives them back or is out within its rebalance timeout, whatever else it is told meanwhile. `slack_ms`: the drift of clocks, and what a proposal takes.
+pub fn revocation_ends(group: &GroupId, m: &MemberId, asked_ms_ago: u64, timeout_ms: u64, slack_ms: u64) -> Verdict {
+    if asked_ms_ago > timeout_ms + slack_ms {
+        return broken("timers", format!("{group}: {m} was asked for partitions {asked_ms_ago} ms ago, has not given them back, and is still in; its rebalance timeout is {timeout_ms} ms"));
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -55,6 +63,7 @@ mod tests {
         assert_eq!([said(expired_in_time(&g, &m, 10, 9)), said(expired_in_time(&g, &m, 10, 10))], [true, false]);
         assert_eq!([said(expired_past_its_lease(&g, &m, 1)), said(expired_past_its_lease(&g, &m, 0))], [true, false]);
         assert_eq!([said(late_loop_listens(&g, &m, 6, 5, true)), said(late_loop_listens(&g, &m, 5, 5, true)), said(late_loop_listens(&g, &m, 6, 5, false))], [true, false, false]);
+        assert_eq!([said(revocation_ends(&g, &m, 16, 10, 5)), said(revocation_ends(&g, &m, 15, 10, 5))], [true, false]);
         assert_eq!([said(waiting_is_heard(&g, &m, true)), said(waiting_is_heard(&g, &m, false))], [true, false]);
     }
 }

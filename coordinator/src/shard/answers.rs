@@ -31,7 +31,9 @@ pub(super) fn answer(l: &mut Leading, out: &mut VecDeque<Action>, a: Answer) {
         let knows_all = h.epoch == v.member_epoch && h.assignment_revision == v.assignment_revision && v.assignment.is_none();
         if v.waited_at_most_ms > 0 && knows_all {
             let until = arrived + v.waited_at_most_ms;
-            l.timers.arm(Timer::Wait(group.clone(), h.member.clone()), until);
+            // Its time may be over, because an entry took long: a deadline before the loop's last look would pass for a late loop, and put everything off (`safety.md` 19).
+            let rings_at = if seeded::on(225) { until } else { until.max(l.looked_at) };
+            l.timers.arm(Timer::Wait(group.clone(), h.member.clone()), rings_at);
             let key = (group, h.member.clone());
             let held = Held { ticket, heartbeat: h.clone(), until, response: Response::Heartbeat(v.clone()) };
             if let Some(earlier) = l.held.insert(key, held) {

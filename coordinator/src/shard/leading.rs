@@ -72,6 +72,8 @@ pub(super) struct Leading {
     pub(super) timers: Timers,
     /// When every timer was last armed in full.
     pub(super) rearmed_at: Millis,
+    /// When it was last looked at whether there is something to do: a loop that runs does so all the time.
+    pub(super) looked_at: Millis,
     /// The shard's time when the gate opened, and this node's clock then: the time goes on from there at the rate of this clock.
     pub(super) time_from: (u64, Millis),
     /// When groups are next looked through for what retention is over for, and behind which group to go on.

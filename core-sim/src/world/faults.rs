@@ -39,7 +39,7 @@ impl World {
         for i in self.living() {
             let topics = self.some_topics();
             let p = &mut self.processes[i];
-            if p.phase == Phase::Steady { (p.subscribed, p.say_subscription, p.next_send) = (topics, true, 0); }
+            if p.phase == Phase::Steady { p.wants(topics, p.regex.clone()); }
         }
     }
     pub(super) fn set_session(&mut self, group: &GroupId, session_timeout_ms: u64) {
@@ -236,7 +236,7 @@ impl World {
             let regex = if self.r.pct(plan.regex_pct) { self.r.pick(&clients::EXPRESSIONS).map(|e| e.to_string()) } else { None };
             let p = &mut self.processes[i];
             if p.regex != regex { self.fired.hit("expression of a member changed"); }
-            (p.subscribed, p.regex, p.say_subscription, p.next_send) = (topics, regex, true, 0);
+            p.wants(topics, regex);
         }
         // Somebody starts them again, under the same id or another.
         if self.r.ppm(4_000) {

@@ -1,10 +1,15 @@
-//! Judges the phases of classic groups: who is called, who divides, and what ends them.
+//! Judges the phases of classic groups: who is called, who divides, and what ends them; and that a revocation ends.
 
 use super::*;
 use baton_coordinator::{classic::{ClassicCommand, ClassicRecord, Due, Phase}, decide::TimerCommand, timers::Timer};
 
 /// Timers of classic groups are looked at so often.
 const TIMERS: Ms = 200;
+
+/// A member that has something to give back: since when one leader has waited for that without a break, and the longest time that it was given.
+#[derive(Default)]
+pub(super) struct Revocations(BTreeMap<(GroupId, MemberId, AssignmentRevision), Waited>);
+struct Waited { node: usize, led_at: Ms, since: Ms, timeout_ms: Ms }
 
 /// A join phase that a leader has proposed.
 pub(super) struct CallToJoin { node: usize, led_at: Ms, group: GroupId, at: Ms }
@@ -25,7 +30,10 @@ impl World {
     }
     /// After everything that the shards wanted done in this tick.
     pub(super) fn phases(&mut self) -> Verdict {
-        if self.now.is_multiple_of(TIMERS) { self.phases_end()?; }
+        if self.now.is_multiple_of(TIMERS) {
+            self.phases_end()?;
+            self.revocations_end()?;
+        }
         if self.calls_to_join.is_empty() { Ok(()) } else { self.called_to_join() }
     }
 
@@ -45,6 +53,27 @@ impl World {
             };
             let untimed = c.members.keys().chain(soft.pending.keys()).find(|m| !soft.joining.contains_key(*m) && !soft.syncing.contains_key(*m) && !runs(Due::Session { member: (*m).clone() }));
             timers::phase_ends(id, c.phase, ends, untimed)?;
+        }
+        Ok(())
+    }
+
+    /// A leader that is well takes out whoever does not give back in time. A classic member is called to join instead.
+    fn revocations_end(&mut self) -> Verdict {
+        /// A proposal, and the look after it.
+        const SLACK: Ms = 3_000;
+        let before = std::mem::take(&mut self.revocations.0);
+        let Some(n) = self.replicas.leader.filter(|_| self.replicas.healthy() && self.now >= self.replicas.slow_until) else { return Ok(()) };
+        let node = &self.replicas.nodes[n];
+        for (id, g) in &node.shard.state().groups {
+            for (m, x) in g.members.iter().filter(|(_, x)| x.classic.is_none()) {
+                let Some(asked) = x.pending.values().map(|p| p.revoked_at).min() else { continue };
+                let key = (id.clone(), m.clone(), asked);
+                let earlier = before.get(&key).filter(|w| (w.node, w.led_at) == (n, node.led_at));
+                // Who stands still moves its timers on by that.
+                let (since, timeout_ms) = earlier.map_or((self.now, x.rebalance_timeout_ms), |w| (w.since.max(node.paused), w.timeout_ms.max(x.rebalance_timeout_ms)));
+                timers::revocation_ends(id, m, self.now.saturating_sub(since), timeout_ms, timeout_ms / 10 + SLACK)?;
+                self.revocations.0.insert(key, Waited { node: n, led_at: node.led_at, since, timeout_ms });
+            }
         }
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! What a node's shell does with its shard: requests in, proposals and answers out, and every answer only past a lease check at its release.
 
 use super::*;
-use baton_coordinator::{classic::ClassicRecord, decide::TimerCommand, record::Record, shard::*, timers::Timer};
+use baton_coordinator::{classic::ClassicRecord, decide::TimerCommand, record::{Joined, Record}, shard::*, timers::Timer};
 
 impl World {
     pub(super) fn arrive(&mut self, node: Option<usize>, call: usize) -> Verdict {
@@ -35,6 +35,9 @@ impl World {
         let (member_at, standing, held_at) = (self.membership(call), self.standing(call), self.held(call));
         let clocks = self.replicas.clocks(n, self.now);
         self.note_numbers(call);
+        if let (Some(i), Command::Heartbeat(h)) = (self.calls[call].process, &self.calls[call].command) {
+            self.processes[i].arrives(h, call as u64, self.calls[call].copy, member_at.is_some());
+        }
         let c = &mut self.calls[call];
         (c.arrived, c.member_at, c.standing, c.held_at) = (self.now, member_at, standing, held_at);
         self.note_call(call);
@@ -48,7 +51,10 @@ impl World {
             let c = &w.calls[call];
             let who = c.process.map(|i| w.processes[i].name.clone()).or(c.client.map(|i| w.clients[i].name.clone())).unwrap_or("the administrator".into());
             let what = match &c.command {
-                Command::Heartbeat(h) => format!("heartbeat epoch {} revision {} owned {:?}", h.epoch, h.assignment_revision.0, h.owned),
+                Command::Heartbeat(h) => {
+                    let wants = h.subscribed_topics.as_ref().map(|t| format!(", wants {t:?} {:?}", h.subscribed_regex.as_deref().unwrap_or_default())).unwrap_or_default();
+                    format!("heartbeat epoch {} revision {} owned {:?}{wants}", h.epoch, h.assignment_revision.0, h.owned)
+                }
                 other => format!("{other:?}"),
             };
             format!("node {n} gets #{call}{} of {who}: {what}", if c.copy { " (copy)" } else { "" })
@@ -239,12 +245,20 @@ impl World {
         true
     }
 
-    /// No heartbeat is answered while a batch of its group is in flight (held ones, which end by time, aside).
+    /// No heartbeat is answered while a batch of its group is in flight.
     fn rule_one(&self, n: usize, term: Term, call: usize, result: &Result<Response, GroupError>) -> Verdict {
         let Some((t, base, groups)) = self.proposed.get(&n) else { return Ok(()) };
         let c = &self.calls[call];
         let in_flight = *t == term && *base == self.replicas.nodes[n].shard.state().sequence && groups.contains(&c.group);
-        answers::not_in_flight(&c.group, &c.command, result, in_flight)
+        answers::not_in_flight(&c.group, result, in_flight)
+    }
+
+    /// A process that is in joins again only by a request of after its last join: a late copy of an earlier one would have everything asked back from it (`safety.md` 7).
+    fn joins_again(&self, n: usize, group: &GroupId, j: &Joined, records: &[Record]) -> Verdict {
+        let went = records.iter().any(|r| matches!(r, Record::Removed { member, .. } if *member == j.member));
+        let Some(m) = self.replicas.nodes[n].shard.group(group).and_then(|g| g.members.get(&j.member)).filter(|m| m.conforming() && m.incarnation == j.incarnation && !went) else { return Ok(()) };
+        let asks = |c: &Call| c.group == *group && matches!(&c.command, Command::Heartbeat(h) if h.member == j.member && h.incarnation == j.incarnation && h.epoch == 0 && h.assignment_revision >= m.joined_at);
+        state::joins_again_by_a_later_request(group, &j.member, self.taken_up.iter().any(|(at, call)| *at == n && asks(&self.calls[*call])))
     }
 
     fn propose(&mut self, n: usize, entry: baton_coordinator::record::LogEntry) -> Verdict {
@@ -283,6 +297,7 @@ impl World {
                             timers::fenced_with_cause(&b.group, m, self.replicas.nodes[n].shard.group(&b.group).and_then(|g| g.members.get(m)).map(|m| &**m))?;
                         }
                     }
+                    Record::Joined(j) if j.replaces.is_none() => self.joins_again(n, &b.group, j, &b.records)?,
                     Record::Reconciled(r) if !r.revoked.is_empty() => asked_back.push((b.group.clone(), r.member.clone(), r.revoked.clone())),
                     Record::Removed { member, held, .. } => removed.push((b.group.clone(), member.clone(), !held.is_empty())),
                     Record::OffsetsExpired { partitions } => {
