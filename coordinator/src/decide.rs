@@ -293,7 +293,7 @@ fn refresh_metadata(draft: &mut Draft, group: &GroupId, bump: Bump<'_>) {
     let mut revocations = Vec::new();
     for (id, m) in g.members.iter().filter(|(_, m)| m.conforming() && m.epoch != AWAY) {
         let revoked: Vec<Partition> = m.assigned.keys().filter(|p| gone.contains(&p.topic)).cloned().collect();
-        if !revoked.is_empty() {
+        if !revoked.is_empty() && !seeded::on(245) {
             revocations.push((id.clone(), revoked));
         }
     }

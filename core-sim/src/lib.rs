@@ -22,7 +22,7 @@ pub use world::{Outcome, run};
 pub struct SeededBug { pub number: u8, pub what: &'static str, pub caught_by: &'static [&'static str] }
 
 /// The bugs this simulation must find.
-pub const BUGS: [SeededBug; 65] = [
+pub const BUGS: [SeededBug; 76] = [
     SeededBug { number: 1, what: "a pending partition given back clears the owner map", caught_by: &["one-owner", "one-believer", "replay"] },
     SeededBug { number: 2, what: "assign before the revocation is confirmed", caught_by: &["one-owner", "one-believer"] },
     SeededBug { number: 3, what: "null owned set taken as \"owns nothing\"", caught_by: &["one-believer", "fencing"] },
@@ -90,6 +90,17 @@ pub const BUGS: [SeededBug; 65] = [
     SeededBug { number: 236, what: "a member that is not there is elected to assign", caught_by: &["one-generation"] },
     SeededBug { number: 237, what: "a commit in the middle of a sync phase is accepted", caught_by: &["fencing"] },
     SeededBug { number: 255, what: "a change of topics asks everything back", caught_by: &["with-cause"] },
+    SeededBug { number: 225, what: "a held heartbeat past its time passes for a late loop, and puts all timers off", caught_by: &["timers"] },
+    SeededBug { number: 226, what: "the rebalance timeout begins anew with everything that its member is told", caught_by: &["timers"] },
+    SeededBug { number: 227, what: "a held heartbeat whose time is over is answered while a batch of its group is in flight", caught_by: &["answers-committed"] },
+    SeededBug { number: 233, what: "a late copy of a join undoes what its member has wanted since", caught_by: &["live"] },
+    SeededBug { number: 235, what: "a member that still waits for a partition of its target is stable", caught_by: &["complete"] },
+    SeededBug { number: 238, what: "an administrator sets a position while partitions are held", caught_by: &["fencing"] },
+    SeededBug { number: 240, what: "an administrator sets a position under live members", caught_by: &["fencing"] },
+    SeededBug { number: 243, what: "positions are deleted while a member subscribes to their topic", caught_by: &["durable"] },
+    SeededBug { number: 245, what: "what is of a topic that is gone is not asked back at once", caught_by: &["complete"] },
+    SeededBug { number: 246, what: "a late copy of a join takes its member in again", caught_by: &["incarnations"] },
+    SeededBug { number: 247, what: "an image of topics that was overtaken is taken", caught_by: &["live", "complete", "epochs"] },
 ];
 /// A hold dropped by group deletion: found too, but only by stories that delete groups.
 pub const BUG_HOLDS: SeededBug = SeededBug { number: 25, what: "a hold dropped by group deletion", caught_by: &["one-believer", "fencing"] };

@@ -38,7 +38,7 @@ pub struct Process {
     pub target: BTreeMap<Partition, u64>,
     pub owned: BTreeMap<Partition, u64>,
     /// Something is owned that is not in the target.
-    stopping: bool,
+    pub stopping: bool,
     /// On its own clock; it stops there.
     pub deadline: Ms,
     pub stop_at: Ms,

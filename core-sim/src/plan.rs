@@ -90,7 +90,9 @@ impl Plan {
 }
 
 /// Everything that must happen in a batch of stories: a fault that never fires proves nothing.
-pub const KINDS: [&str; 93] = [
+pub const KINDS: [&str; 95] = [
+    "join of before a wish comes again",
+    "slow member is told things",
     "member removed unheard after its session was lowered",
     "administrator removes a member", "answered at once", "answers withheld: no lease", "commits", "copies",
     "elections", "expired", "fetches", "follower crashed",

@@ -123,6 +123,8 @@ pub struct World {
     /// Join phases that begin: whoever waited for an assignment when they were proposed is to hear of it.
     calls_to_join: Vec<phases::CallToJoin>,
     revocations: phases::Revocations,
+    /// The group of a member that is too slow, until when its session is changed again and again, and whether it is made longer next.
+    told_things: Option<(GroupId, Ms, bool)>,
     /// Leaders that stood still, and until when.
     stalls: Vec<(usize, Ms)>,
     /// The next leader has not heard of this revision of the metadata yet.
@@ -162,7 +164,7 @@ impl World {
         let groups = (0..plan.groups).map(|g| GroupId::from(format!("g{g}").as_str())).collect();
         let mut w = World {
             r, plan, now: 0, replicas, processes: Vec::new(), clients: Vec::new(), watch: Watch::default(), topic_names: BTreeMap::new(), topics: Arc::default(), groups, meta: Metadata::default(), queue: BTreeMap::new(), next: 0, calls: Vec::new(), judge: Judge::bounded(crate::replicas::limits().history_max),
-            order: History::default(), looked: Report::default(), stamp: 0, told: Monotone::default(), tools: Rng(seed ^ 0x7001), fired: Fired::default(), story: tell.then(Vec::new), timeline: Timeline::default(), trace: 0, accepted: BTreeMap::new(), proposed: BTreeMap::new(), offsets: BTreeMap::new(), numbers: BTreeMap::new(), in_sockets: BTreeSet::new(), taken_up: BTreeSet::new(), calls_to_join: Vec::new(), revocations: phases::Revocations::default(), stalls: Vec::new(), behind: None, incarnations: 0, wrong: None, began: true, topics_stand: false,
+            order: History::default(), looked: Report::default(), stamp: 0, told: Monotone::default(), tools: Rng(seed ^ 0x7001), fired: Fired::default(), story: tell.then(Vec::new), timeline: Timeline::default(), trace: 0, accepted: BTreeMap::new(), proposed: BTreeMap::new(), offsets: BTreeMap::new(), numbers: BTreeMap::new(), in_sockets: BTreeSet::new(), taken_up: BTreeSet::new(), calls_to_join: Vec::new(), revocations: phases::Revocations::default(), told_things: None, stalls: Vec::new(), behind: None, incarnations: 0, wrong: None, began: true, topics_stand: false,
         };
         for t in ["a", "b"] {
             let partitions = w.plan.partitions;

@@ -1,7 +1,7 @@
 //! What a batch must not do, and what a group must not be left with, by rules that harm nobody at once when they are broken.
 
 use crate::{Verdict, broken};
-use baton_coordinator::{ids::GroupId, record::*, state::*};
+use baton_coordinator::{ids::{GroupId, Partition}, record::*, state::*};
 use std::collections::BTreeSet;
 
 /// What is remembered from batch to batch.
@@ -49,8 +49,10 @@ impl Rules {
 
 /// Whoever stops by a deadline is asked at once for what is of a topic that is gone, or was made again under its name (`safety.md` 13).
 pub fn of_topics_that_are(id: &GroupId, g: &Group) -> Verdict {
+    // Of a topic that nobody subscribes to any more the group knows nothing.
+    let gone = |p: &Partition, id: u128| g.topics.get(&p.topic).map_or_else(|| g.members.values().any(|m| g.subscribes(m, &p.topic)), |t| t.id != id);
     for (m, x) in g.members.iter().filter(|(_, x)| x.conforming() && x.epoch != AWAY) {
-        if let Some(p) = x.assigned.iter().find(|(p, grant)| g.topics.get(&p.topic).is_none_or(|t| t.id != grant.topic_id)).map(|(p, _)| p) {
+        if let Some(p) = x.assigned.iter().find(|(p, grant)| gone(p, grant.topic_id)).map(|(p, _)| p) {
             return broken("complete", format!("{id}: {m} has {p} and is not asked for it, although that topic is gone"));
         }
     }

@@ -131,7 +131,7 @@ fn join(draft: &mut Draft, group: &GroupId, h: &Heartbeat) -> Result<Entered, Gr
         return Err(ahead(m.assignment_revision));
     }
     // A join older than the member's own join is a late copy or a retry: answered with the full state, it frees nothing.
-    if h.assignment_revision < m.joined_at && !seeded::on(23) {
+    if h.assignment_revision < m.joined_at && !seeded::on(23) && !seeded::on(246) {
         return Ok(Entered::default());
     }
     let freed = m.holdings().filter(|(.., granted_at)| *granted_at <= h.assignment_revision || seeded::on(23)).map(|(p, ..)| p.clone()).collect();
@@ -222,7 +222,7 @@ fn steady(draft: &mut Draft, group: &GroupId, h: &Heartbeat) -> Result<Vec<Parti
 /// True: it says a regular expression that nobody has said before.
 fn subscribe(draft: &mut Draft, group: &GroupId, h: &Heartbeat) -> Result<bool, GroupError> {
     // A late copy of a join must not undo what the member has said since.
-    let late = !h.says_a_wish() || draft.group().and_then(|g| g.members.get(&h.member)).is_none_or(|m| h.assignment_revision < m.joined_at);
+    let late = !h.says_a_wish() || draft.group().and_then(|g| g.members.get(&h.member)).is_none_or(|m| h.assignment_revision < m.joined_at && !seeded::on(233));
     if late { Ok(false) } else { change_wish(draft, group, h) }
 }
 fn change_wish(draft: &mut Draft, group: &GroupId, h: &Heartbeat) -> Result<bool, GroupError> {

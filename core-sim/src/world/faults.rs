@@ -154,6 +154,36 @@ impl World {
             self.stall(n, ms);
         }
         if plan.aimed && now.is_multiple_of(5 * TICK) { self.just_before_an_expiry() }
+        if plan.aimed && now.is_multiple_of(90 * TICK) { self.slow_and_told_things() }
+    }
+
+    /// Aimed: once a member has said something else, a copy of its join comes, which said what it wanted before.
+    fn join_of_before(&mut self, i: usize) {
+        if !self.plan.aimed || self.calm() || !self.tools.pct(60) { return }
+        let life = self.processes[i].life;
+        let joined = |c: &Call| c.process == Some(i) && c.life == life && matches!(&c.command, Command::Heartbeat(h) if h.epoch == 0);
+        let Some(call) = self.calls.iter().rposition(joined) else { return };
+        let copy = self.copy(call);
+        let when = self.now + self.tools.range(1_000, 4_000) / TICK * TICK;
+        self.at(when, Ev::Request { node: None, call: copy });
+        self.fired.hit("join of before a wish comes again");
+    }
+
+    /// Aimed: a member that is far too slow to give something back is told something new all the while. That gives it no more time.
+    fn slow_and_told_things(&mut self) {
+        let now = self.now;
+        if let Some((group, until, longer)) = self.told_things.take() {
+            let go_on = now < until && !self.calm();
+            self.set_session(&group, if go_on && longer { self.plan.session_ms * 2 } else { self.plan.session_ms });
+            self.told_things = go_on.then_some((group, until, !longer));
+        } else if !self.calm() && self.tools.pct(40) {
+            let slow = |p: &&mut Process| p.phase == Phase::Steady && p.stopping && !p.zombie && p.rebalance_ms <= 3_000 && now >= p.cut_out.max(p.cut_in).max(p.paused);
+            let Some(p) = self.processes.iter_mut().find(slow) else { return };
+            let late = 3 * p.rebalance_ms + 8_000;
+            p.stop_at = p.clock.at(now + late);
+            self.told_things = Some((p.group.clone(), now + late, true));
+            self.fired.hit("slow member is told things");
+        }
     }
 
     fn stall(&mut self, n: usize, ms: Ms) {
@@ -237,6 +267,7 @@ impl World {
             let p = &mut self.processes[i];
             if p.regex != regex { self.fired.hit("expression of a member changed"); }
             p.wants(topics, regex);
+            self.join_of_before(i);
         }
         // Somebody starts them again, under the same id or another.
         if self.r.ppm(4_000) {
