@@ -1,7 +1,7 @@
 //! Exact values at edges: bounds, names and counters that no story would notice at once. Each is here because a change of it survived every other test.
 use crate::common::*;
 use baton_coordinator::{
-    classic::Migration, command::*, config::*, ids::*, invariants, metadata::*, record::*, regexes, replay::{self, HistoryChange, Outcome},
+    classic::Migration, command::*, config::*, decide::TimerCommand, ids::*, invariants, metadata::*, record::*, regexes, replay::{self, HistoryChange, Outcome},
     shard::*, state::{Group, State},
 };
 use std::sync::Arc;
@@ -275,4 +275,41 @@ fn a_timer_that_waits_behind_an_entry_starts_again_after_a_lapse() {
     assert_eq!(w.group().holds.len(), 1);
     w.pass(1);
     assert_eq!(w.group().holds.len(), 0);
+}
+
+/// What was found by stories: a heartbeat that is held past its time, because an entry took long or nobody led for a while, is no sign of a late loop, and puts nobody's deadline off.
+#[test]
+fn a_held_heartbeat_past_its_time_puts_no_deadline_off() {
+    let sessions = |w: &World| timers(&w.shard).into_iter().filter(|(_, t)| matches!(t, TimerCommand::ExpireSession { .. })).collect::<Vec<_>>();
+    let holds = |a: &Model| Command::Heartbeat(Heartbeat { wait_ms: 300, ..a.steady_request() });
+    // An entry that takes long.
+    let (mut w, a, b) = two_at_rest(2);
+    w.auto_commit = false;
+    w.queue(1_001, "g", Command::Heartbeat(Heartbeat { rack: Some("r".into()), ..b.steady_request() }));
+    w.queue(1_002, "g", holds(&a));
+    w.run();
+    assert_eq!(w.log.len(), w.committed + 1, "one entry is in flight");
+    for _ in 0..20 {
+        w.now.mono_ms += 100;
+        w.run();
+    }
+    let before = sessions(&w);
+    w.commit();
+    w.shard.handle_timeout(w.now);
+    assert_eq!(sessions(&w), before);
+    w.run();
+    assert!(w.answer(Ticket(1_002)).is_some(), "it is answered at once");
+
+    // A lease that was lost for a while.
+    let (mut w, a, _) = two_at_rest(2);
+    w.queue(1_001, "g", holds(&a));
+    w.run();
+    assert!(w.answer(Ticket(1_001)).is_none(), "it is held");
+    w.now.mono_ms += 2_000;
+    w.shard.lead(1, 1, w.now);
+    let before = sessions(&w);
+    w.shard.handle_timeout(w.now);
+    assert_eq!(sessions(&w), before);
+    w.run();
+    assert!(w.answer(Ticket(1_001)).is_some());
 }
