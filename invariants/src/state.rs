@@ -411,7 +411,7 @@ fn stable_has_its_target(id: &GroupId, g: &Group) -> Verdict {
     if g.epoch != g.target_epoch { return Ok(()) }
     let there = |p: &Partition| g.topics.get(&p.topic).is_some_and(|t| p.partition < t.partitions && g.target_topics.get(&p.topic).is_some_and(|then| then.id == t.id));
     for (m, x) in g.members.iter().filter(|(_, x)| x.conforming() && x.state == MemberState::Stable && x.epoch == g.target_epoch) {
-        if let Some(p) = g.target.get(m).into_iter().flatten().find(|p| !x.assigned.contains_key(*p) && there(p) && g.subscribes(x, &p.topic)) {
+        if let Some(p) = g.target.get(m).into_iter().flatten().find(|p| !x.assigned.contains_key(p) && there(p) && g.subscribes(x, &p.topic)) {
             return broken("complete", format!("{id}: {m} is stable at epoch {} without {p}, which is in its target", x.epoch));
         }
     }
