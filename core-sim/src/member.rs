@@ -2,7 +2,7 @@
 //! rejoin with epoch 0 after a lapse. A zombie is one that ignores its deadline. It believes, it never looks into the coordinator.
 
 use crate::{plan::Ms, rng::Rng};
-use baton_coordinator::{command::*, ids::*, seeded};
+use baton_coordinator::{command::*, ids::*, record::Wish, seeded};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A clock that goes wrong by a fixed rate.
@@ -87,6 +87,11 @@ impl Process {
     pub fn arrives(&mut self, h: &Heartbeat, id: u64, copy: bool, is_member: bool) {
         let earlier = copy || self.said_in.is_none_or(|first| id < first);
         self.blurred |= earlier && h.subscribed_topics.is_some() && (h.epoch > 0 || !is_member);
+    }
+    /// It is let in with this wish: by a late copy, if it does not ask for that just now, or for something else. What it says until it hears of that counts for older than its join.
+    pub fn let_in(&mut self, wish: &Wish) {
+        let (topics, regex) = self.joins_for.as_ref().map_or((&self.subscribed, &self.regex), |(t, r)| (t, r));
+        self.blurred |= self.phase != Phase::Joining || wish.subscribed != *topics || wish.regex != *regex;
     }
     pub fn alive(&self) -> bool { self.phase != Phase::Gone }
     /// What it may use at this instant: `guard.check()` for each.

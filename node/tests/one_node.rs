@@ -3,7 +3,7 @@
 
 mod common;
 
-use baton_coordinator::{command::*, ids::*, timers::Timer};
+use baton_coordinator::{command::*, config::Setting, ids::*, metadata::MetaCommand, timers::Timer};
 use baton_node::{Node, NodeConfig, Refusal};
 use common::*;
 use std::time::{Duration, Instant};
@@ -162,6 +162,45 @@ async fn groups_are_listed_in_order_with_where_they_are() {
     }
     assert_eq!(node.transfer(3, 1).await, Ok(()), "it has it");
     w.stop(1).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_member_that_is_silent_expires_and_is_counted_and_commits_have_the_time_of_day() {
+    let (mut w, node) = alone(|_| {}).await;
+    let settings = [(Setting::SessionTimeout, Some(3_000)), (Setting::HeartbeatInterval, Some(300))].into();
+    node.meta(MetaCommand::SetGroupConfig { group: "g".into(), settings }).await.unwrap();
+    let count = |name: &str| node.metrics().into_iter().find(|m| m.name == name).unwrap().value;
+    let mut members = vec![Member::new("m1"), Member::new("m2")];
+    settle(&w, &mut members).await;
+    assert_eq!(count("baton_member_expired_count"), 0.0);
+    eventually("both have expired", async || if count("baton_member_expired_count") == 2.0 { Ok(()) } else { Err(count("baton_member_expired_count")) }).await;
+    assert_eq!((count("baton_member_count"), count("baton_batch_refused_count")), (0.0, 0.0));
+    let now = || std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis() as u64;
+    let before = now();
+    eventually("nothing is held", async || node.request(reset("g", 1), WAIT).await).await;
+    match ask(&node, fetch()).await {
+        Ok(Response::Offsets(o)) => assert!((before..=now()).contains(&o[0].committed_at_ms), "{o:?}"),
+        other => panic!("{other:?}"),
+    }
+    w.stop(1).await;
+}
+
+/// A folder of another cluster under a known id: no majority takes it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_folder_of_another_cluster_is_refused() {
+    let mut w = World::start(3).await;
+    w.stop(3).await;
+    let mut other = World { peers: [(3, w.peers[&3].clone())].into(), disks: [(3, Disks::new())].into(), nodes: Default::default() };
+    let alone = Node::start(other.config(3), other.disks[&3].wal.clone(), other.disks[&3].snapshots.clone()).await.unwrap();
+    eventually("it has a cluster of its own", async || alone.ready()).await;
+    alone.shutdown().await;
+    w.disks.insert(3, other.disks.remove(&3).unwrap());
+    w.restart(3).await.unwrap();
+    let why = tokio::time::timeout(Duration::from_secs(20), w.nodes[&3].failed()).await.expect("it is refused");
+    assert!(why.contains("refuse it") && why.contains("belongs to cluster"), "{why}");
+    for n in w.nodes.values() {
+        n.shutdown().await;
+    }
 }
 
 /// A held heartbeat whose caller has gone is forgotten within a second or two.

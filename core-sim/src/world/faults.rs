@@ -157,12 +157,15 @@ impl World {
         if plan.aimed && now.is_multiple_of(90 * TICK) { self.slow_and_told_things() }
     }
 
+    /// The last join of a process in its present life.
+    pub(super) fn last_join(&self, i: usize) -> Option<usize> {
+        self.calls.iter().rposition(|c| c.process == Some(i) && c.life == self.processes[i].life && matches!(&c.command, Command::Heartbeat(h) if h.epoch == 0))
+    }
+
     /// Aimed: once a member has said something else, a copy of its join comes, which said what it wanted before.
     fn join_of_before(&mut self, i: usize) {
         if !self.plan.aimed || self.calm() || !self.tools.pct(60) { return }
-        let life = self.processes[i].life;
-        let joined = |c: &Call| c.process == Some(i) && c.life == life && matches!(&c.command, Command::Heartbeat(h) if h.epoch == 0);
-        let Some(call) = self.calls.iter().rposition(joined) else { return };
+        let Some(call) = self.last_join(i) else { return };
         let copy = self.copy(call);
         let when = self.now + self.tools.range(1_000, 4_000) / TICK * TICK;
         self.at(when, Ev::Request { node: None, call: copy });

@@ -234,8 +234,7 @@ impl World {
     /// Aimed: a member is removed while it works, and before it hears of that a copy of its last join arrives. It says nothing of what was granted since, and takes its time to stop.
     fn old_join(&mut self, group: &GroupId, member: &MemberId, removed_at: Ms) -> bool {
         let Some(i) = self.processes.iter().position(|p| p.alive() && p.phase == Phase::Steady && p.group == *group && p.id == *member) else { return false };
-        let joined = |c: &Call| c.process == Some(i) && c.life == self.processes[i].life && matches!(&c.command, Command::Heartbeat(h) if h.epoch == 0);
-        let Some(call) = self.calls.iter().rposition(joined) else { return false };
+        let Some(call) = self.last_join(i) else { return false };
         self.fired.hit("join of a removed member comes again");
         let p = &mut self.processes[i];
         (p.slow_pct, p.slow_ms) = (100, 3 * self.plan.session_ms);
@@ -297,7 +296,11 @@ impl World {
                             timers::fenced_with_cause(&b.group, m, self.replicas.nodes[n].shard.group(&b.group).and_then(|g| g.members.get(m)).map(|m| &**m))?;
                         }
                     }
-                    Record::Joined(j) if j.replaces.is_none() => self.joins_again(n, &b.group, j, &b.records)?,
+                    Record::Joined(j) => {
+                        if j.replaces.is_none() { self.joins_again(n, &b.group, j, &b.records)?; }
+                        let said = b.records.iter().rev().find_map(|r| if let Record::Subscribed { member, wish } = r { (*member == j.member).then_some(&**wish) } else { None });
+                        if let Some(p) = self.processes.iter_mut().find(|p| p.group == b.group && p.incarnation == j.incarnation) { p.let_in(said.unwrap_or(&j.wish)); }
+                    }
                     Record::Reconciled(r) if !r.revoked.is_empty() => asked_back.push((b.group.clone(), r.member.clone(), r.revoked.clone())),
                     Record::Removed { member, held, .. } => removed.push((b.group.clone(), member.clone(), !held.is_empty())),
                     Record::OffsetsExpired { partitions } => {
