@@ -28,6 +28,12 @@ fn reset(group: &str, offset: i64) -> Request {
     let offsets = vec![CommitOffset { partition: Partition::new("orders", 0), token: FencingToken(0), offset, metadata: String::new(), leader_epoch: None }];
     Request { group: group.into(), command: Command::Commit(Commit { member: None, offsets }), budget_ms: None, min_meta_revision: 0 }
 }
+fn unavailable(result: Result<Response, Refusal>, says: &str) {
+    match result {
+        Err(Refusal::Unavailable { reason, .. }) => assert!(reason.contains(says), "{reason}"),
+        other => panic!("{other:?}"),
+    }
+}
 /// The shard of the group "g" stands still for so long, and its driver waits for it when this returns.
 async fn hold(node: &Node, ms: u64) -> std::thread::JoinHandle<()> {
     let (node, (begun, has_begun)) = (node.clone(), std::sync::mpsc::channel());
@@ -62,19 +68,13 @@ async fn a_request_that_waited_longer_than_it_said_is_not_carried_out() {
     let late = node.request(Request { budget_ms: Some(100), ..reset("g", 2) }, WAIT);
     let patient = node.request(Request { budget_ms: Some(2_500), ..reset("g", 3) }, WAIT);
     let (late, patient) = tokio::join!(late, patient);
-    match late {
-        Err(Refusal::Unavailable { reason, .. }) => assert!(reason.contains("nothing was done"), "{reason}"),
-        other => panic!("{other:?}"),
-    }
+    unavailable(late, "nothing was done");
     assert!(patient.is_ok(), "{patient:?}");
     held.join().unwrap();
     assert!(matches!(ask(&node, fetch()).await, Ok(Response::Offsets(o)) if o[0].offset == 3));
     // Whoever gives up earlier than it is carried out is told that nobody knows.
     let held = hold(&node, 800).await;
-    match node.request(reset("g", 4), Duration::from_millis(200)).await {
-        Err(Refusal::Unavailable { reason, .. }) => assert!(reason.contains("not decided in its time"), "{reason}"),
-        other => panic!("{other:?}"),
-    }
+    unavailable(node.request(reset("g", 4), Duration::from_millis(200)).await, "not decided in its time");
     held.join().unwrap();
     w.stop(1).await;
 }

@@ -23,6 +23,12 @@ async fn start(config: RaftConfig, disks: &Disks, machine: &Machine) -> RaftNode
     let peers = BTreeMap::from([(1, config.listen.clone())]);
     common::start(config, (disks.0.mount(), disks.1.mount(), disks.2.mount()), &peers, [Machine::default(), machine.clone()]).await
 }
+/// A node that runs no group yet.
+async fn without_groups(config: RaftConfig, disks: &Disks) -> Result<RaftNode, StartError> {
+    let cuts = baton_raft::Cuts::open(&disks.2.mount(), [7; 24], 0..2).unwrap();
+    let forward: baton_raft::ForwardHandler = std::sync::Arc::new(|_, body| Box::pin(async { body }));
+    RaftNode::start(config, common::open(disks.0.mount()), disks.1.mount(), cuts, BTreeMap::new(), BTreeMap::new(), forward).await
+}
 /// A node that leads group 1 alone.
 async fn alone(config: RaftConfig, disks: &Disks, machine: &Machine) -> (RaftNode, GroupHandle) {
     let voters = BTreeMap::from([(1, config.listen.clone())]);
@@ -85,11 +91,7 @@ async fn a_start_with_a_vote_on_disk_is_silent_for_the_guard_time_and_a_first_st
 #[tokio::test]
 async fn a_group_that_is_not_running_is_known_by_its_log() {
     let disks = Disks::default();
-    let empty = async |listen: &str| {
-        let cuts = baton_raft::Cuts::open(&disks.2.mount(), [7; 24], 0..2).unwrap();
-        let forward: baton_raft::ForwardHandler = std::sync::Arc::new(|_, body| Box::pin(async { body }));
-        RaftNode::start(config(listen), common::open(disks.0.mount()), disks.1.mount(), cuts, BTreeMap::new(), BTreeMap::new(), forward).await.unwrap()
-    };
+    let empty = async |listen: &str| without_groups(config(listen), &disks).await.unwrap();
     let node = empty(&address()).await;
     node.mark_used().await.unwrap();
     node.shutdown().await;
@@ -109,9 +111,7 @@ async fn times_that_break_a_promise_are_refused() {
         (RaftConfig { lease_age_ms: 600, ..config(&address()) }, "lease_age_ms"), (RaftConfig { lease_age_ms: 700, ..config(&address()) }, "lease_age_ms"),
         (RaftConfig { guard_ms: 599, ..config(&address()) }, "guard_ms"), (RaftConfig { heartbeat_ms: 400, ..config(&address()) }, "settings"),
     ] {
-        let cuts = baton_raft::Cuts::open(&SimKv::default(), [7; 24], 0..2).unwrap();
-        let forward: baton_raft::ForwardHandler = std::sync::Arc::new(|_, body| Box::pin(async { body }));
-        match RaftNode::start(bad, common::open(SimDisk::new()), SimDisk::new(), cuts, BTreeMap::new(), BTreeMap::new(), forward).await {
+        match without_groups(bad, &Disks::default()).await {
             Err(e @ StartError::Config(_)) => assert!(e.to_string().contains(says), "{e}"),
             other => panic!("{says}: {:?}", other.map(|_| "it starts")),
         }

@@ -4,8 +4,9 @@ use tokio::time::timeout;
 
 const SEGMENT: u64 = 64 << 10;
 
-fn start(disk: &SimDisk, pin_segments: u64) -> (LogWriter, Arc<Failure>) {
-    let (wal, _) = Wal::open(disk.mount(), Options::new(SEGMENT, [7; 24])).unwrap();
+fn start(disk: &SimDisk, pin_segments: u64) -> (LogWriter, Arc<Failure>) { start_with(disk, SEGMENT, pin_segments) }
+fn start_with(disk: &SimDisk, segment: u64, pin_segments: u64) -> (LogWriter, Arc<Failure>) {
+    let (wal, _) = Wal::open(disk.mount(), Options::new(segment, [7; 24])).unwrap();
     let failure = Arc::<Failure>::default();
     (LogWriter::start(wal, pin_segments, failure.clone()).unwrap(), failure)
 }
@@ -119,8 +120,7 @@ async fn after_a_failed_sync_nothing_is_written_any_more_and_everybody_is_told()
 #[tokio::test]
 async fn the_next_segment_is_made_while_nothing_else_is_done() {
     let disk = SimDisk::new();
-    let (wal, _) = Wal::open(disk.mount(), Options::new(8 << 20, [7; 24])).unwrap();
-    let writer = LogWriter::start(wal, 4, Arc::default()).unwrap();
+    let (writer, _) = start_with(&disk, 8 << 20, 4);
     write(&writer, 1, vec![entry(1, 1, 10)]).await.unwrap();
     let spare = || disk.list().unwrap().iter().any(|n| n == "spare.tmp").then(|| baton_storage::DiskFile::len(&disk.open("spare.tmp").unwrap()).unwrap());
     until("it is begun", || spare().is_some()).await;
@@ -149,6 +149,8 @@ async fn a_group_that_keeps_old_segments_is_named_and_a_log_that_is_too_large_ma
         write(&writer, 1, vec![entry(1, i, 8_000)]).await.unwrap();
         write(&writer, 1, vec![Rec::Purge { group: 1, upto: i }]).await.unwrap();
         told += u64::from(timeout(Duration::from_millis(1), health.changed.notified()).await.is_ok());
+        // The round of the write has ended once the next question is answered.
+        writer.marks().await.unwrap();
         let crowded = health.crowded.load(Ordering::Acquire);
         assert_eq!(crowded, health.bytes() >= 5 * SEGMENT, "{} bytes", health.bytes());
     }
@@ -175,8 +177,7 @@ async fn a_group_that_keeps_old_segments_is_named_and_a_log_that_is_too_large_ma
 #[tokio::test]
 async fn much_at_once_is_written_in_parts_and_in_order() {
     let disk = SimDisk::new();
-    let (wal, _) = Wal::open(disk.mount(), Options::new(16 << 20, [7; 24])).unwrap();
-    let writer = LogWriter::start(wal, 4, Arc::default()).unwrap();
+    let (writer, _) = start_with(&disk, 16 << 20, 4);
     let answers: Vec<_> = (1..=20).map(|i| submit(&writer, 1, vec![entry(1, i, 1 << 20)])).collect();
     for answer in answers {
         timeout(Duration::from_secs(20), answer).await.unwrap().unwrap().unwrap();
