@@ -1,7 +1,7 @@
 //! The names and numbers of the protocol. One type for one meaning, so that a reader never has to ask which number this is.
 
 use serde::{Deserialize, Serialize};
-use std::{fmt, sync::Arc};
+use std::{cmp::Ordering, fmt, sync::Arc};
 
 /// Milliseconds on some monotonic clock of the caller's. The core never reads a clock.
 pub type Millis = u64;
@@ -11,11 +11,14 @@ pub type Epoch = i32;
 macro_rules! name {
     ($(#[$doc:meta])* $t:ident) => {
         $(#[$doc])*
-        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+        #[derive(Clone, PartialEq, Eq, Hash, Deserialize)]
         #[serde(from = "String")]
         pub struct $t(pub Arc<str>);
         // Not by way of a `String`: a snapshot has many names.
         impl Serialize for $t { fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> { s.serialize_str(&self.0) } }
+        // Mostly it is the very same text that is looked for: `Arc` knows that for `==` only.
+        impl Ord for $t { fn cmp(&self, other: &Self) -> Ordering { if Arc::ptr_eq(&self.0, &other.0) { Ordering::Equal } else { self.0.cmp(&other.0) } } }
+        impl PartialOrd for $t { fn partial_cmp(&self, other: &Self) -> Option<Ordering> { Some(self.cmp(other)) } }
         impl From<String> for $t { fn from(s: String) -> Self { Self(s.into()) } }
         impl From<&str> for $t { fn from(s: &str) -> Self { Self(s.into()) } }
         impl From<$t> for String { fn from(n: $t) -> String { n.0.to_string() } }

@@ -302,7 +302,7 @@ impl Shard {
             answers::end_wait(l, &mut self.out, &request.group, &h.member, Some(h.incarnation), now);
         }
         let Request { group, command, budget_ms, min_meta_revision } = request;
-        l.queue.push_back(Waiting { ticket: Some(ticket), group, what: What::Request(command), arrived: now.mono_ms, budget_ms, min_meta_revision });
+        l.enqueue(Waiting { ticket: Some(ticket), group, what: What::Request(command), arrived: now.mono_ms, budget_ms, min_meta_revision });
     }
 
     /// Takes the result of a piece of work. Then `poll`.
@@ -317,7 +317,7 @@ impl Shard {
             l.regexes_at.insert(group.clone(), now.mono_ms);
         }
         match result {
-            Ok(found) => l.queue.push_back(Waiting { ticket: None, group, what: What::Done(found), arrived: now.mono_ms, budget_ms: None, min_meta_revision: 0 }),
+            Ok(found) => l.enqueue(Waiting { ticket: None, group, what: What::Done(found), arrived: now.mono_ms, budget_ms: None, min_meta_revision: 0 }),
             // The old target stays in force; it is tried again when the assignment interval is over.
             Err(_) => arming::assignor_failed(l, &self.state, &mut self.stats, &group, now),
         }
@@ -355,9 +355,7 @@ impl Shard {
         while let Some(timer) = l.timers.pop_due(now.mono_ms) {
             match timer {
                 Timer::Wait(group, member) => answers::end_wait(l, &mut self.out, &group, &member, None, now),
-                Timer::Command(group, command) => {
-                    l.queue.push_back(Waiting { ticket: None, group, what: What::Timer(command), arrived: now.mono_ms, budget_ms: None, min_meta_revision: 0 });
-                }
+                Timer::Command(group, command) => l.queue_timer(&group, command, now),
             }
         }
     }
@@ -385,14 +383,15 @@ impl Shard {
         const STEPS_BACK_MS: u64 = 5_000;
         let (mut later, mut timers) = (VecDeque::new(), VecDeque::new());
         let steps_back = |w: &Waiting| matches!(w.what, What::Timer(_)) && now.mono_ms < w.arrived + STEPS_BACK_MS && !seeded::on(213);
-        let mut wait = |w: Waiting| if steps_back(&w) { timers.push_back(w) } else { later.push_back(w) };
+        let mut wait = |w: Arc<Waiting>| if steps_back(&w) { timers.push_back(w) } else { later.push_back(w) };
         while let Some(mut w) = l.queue.pop_front() {
             if w.ticket.is_some() && w.budget_ms.is_some_and(|b| now.mono_ms > w.arrived + b) {
                 let result = Err(GroupError::Unavailable { reason: "the request was taken up later than its timeout_ms: nothing was done".into() });
-                answers::reply(&mut self.out, w.ticket.take(), result);
+                answers::reply(&mut self.out, w.ticket, result);
                 if !seeded::on(68) {
                     continue;
                 }
+                Arc::make_mut(&mut w).ticket = None;
             }
             if self.image.revision < w.min_meta_revision {
                 // What was acknowledged elsewhere is on its way here: worth waiting for, within the request's own time.
@@ -448,7 +447,7 @@ impl Shard {
                 if let Some(h) = l.held.remove(&(id.clone(), m)) {
                     let mut heartbeat = h.heartbeat;
                     heartbeat.wait_ms = h.until.saturating_sub(now.mono_ms);
-                    l.queue.push_back(Waiting { ticket: Some(h.ticket), group: id.clone(), what: What::Request(Command::Heartbeat(heartbeat)), arrived: now.mono_ms, budget_ms: None, min_meta_revision: 0 });
+                    l.enqueue(Waiting { ticket: Some(h.ticket), group: id.clone(), what: What::Request(Command::Heartbeat(heartbeat)), arrived: now.mono_ms, budget_ms: None, min_meta_revision: 0 });
                 }
             }
         }

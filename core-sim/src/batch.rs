@@ -10,7 +10,7 @@ const TWICE: u64 = 100;
 
 /// What one thread has seen.
 #[derive(Default)]
-struct Seen { fired: Fired, order: Report, failed: Vec<u64>, slowest: u64, simulated_ms: u64, twice: u64 }
+struct Seen { fired: Fired, order: Report, failed: Vec<u64>, slowest: u64, simulated_ms: u64, twice: u64, traces: u64 }
 
 /// Takes seeds from a common counter until there are none left.
 fn play(next: &AtomicU64, end: u64, bug: u8) -> Seen {
@@ -25,6 +25,7 @@ fn play(next: &AtomicU64, end: u64, bug: u8) -> Seen {
         seen.order += o.order;
         seen.slowest = seen.slowest.max(o.settled_after);
         seen.simulated_ms += o.simulated_ms;
+        seen.traces = seen.traces.wrapping_add(o.trace);
         if seed.is_multiple_of(TWICE) {
             seen.twice += 1;
             if run(seed, bug, false).trace != o.trace {
@@ -60,11 +61,11 @@ pub fn stories(seeds: Range<u64>, bug: u8, jobs: usize) -> Result<()> {
     if parts.len() != jobs.max(1) {
         bail!("a thread that played stories panicked");
     }
-    let Seen { fired, order, mut failed, slowest, simulated_ms, twice } = parts.into_iter().fold(Seen::default(), |mut sum, p| {
+    let Seen { fired, order, mut failed, slowest, simulated_ms, twice, traces } = parts.into_iter().fold(Seen::default(), |mut sum, p| {
         sum.fired.add(&p.fired);
         sum.failed.extend(p.failed);
         sum.order += p.order;
-        Seen { slowest: sum.slowest.max(p.slowest), simulated_ms: sum.simulated_ms + p.simulated_ms, twice: sum.twice + p.twice, ..sum }
+        Seen { slowest: sum.slowest.max(p.slowest), simulated_ms: sum.simulated_ms + p.simulated_ms, twice: sum.twice + p.twice, traces: sum.traces.wrapping_add(p.traces), ..sum }
     });
     failed.sort_unstable();
     let (simulated, wall) = (simulated_ms as f64 / 1000.0, began.elapsed().as_secs_f64());
@@ -82,7 +83,7 @@ pub fn stories(seeds: Range<u64>, bug: u8, jobs: usize) -> Result<()> {
     println!("invariants checked: {}", Net::Core.checks().join(", "));
     println!("order of commits, fetches and admin calls: {order}");
     let cpu = cpu_s().map(|c| format!(", {c:.0} s of CPU time: {:.0} simulated seconds per CPU second", simulated / c.max(0.01))).unwrap_or_default();
-    println!("{:.1} simulated hours in {wall:.0} s{cpu}; {twice} stories were played twice", simulated / 3600.0);
+    println!("{:.1} simulated hours in {wall:.0} s{cpu}; {twice} stories were played twice; all of them together are {traces:016x}", simulated / 3600.0);
     println!("slowest story was settled {slowest} ms after the faults ended");
     if failed.is_empty() {
         println!("{} stories, none broke an invariant", b - a);

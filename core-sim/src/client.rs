@@ -38,6 +38,8 @@ pub struct Client {
     pub owned: BTreeMap<Partition, u128>,
     pub target: BTreeMap<Partition, u128>,
     pub stop_at: Ms,
+    /// It was told something else since what it uses was last found to be just that.
+    moving: bool,
     pub subscribed: BTreeSet<TopicName>,
     /// Classic: what it subscribed to when it joined.
     pub said: BTreeSet<TopicName>,
@@ -80,7 +82,7 @@ pub type Topics = BTreeMap<TopicName, (u128, i32)>;
 impl Client {
     pub fn new(name: String, kind: Kind, group: GroupId, id: MemberId, instance: Option<InstanceId>, subscribed: BTreeSet<TopicName>, now: Ms) -> Client {
         Client {
-            name, kind, group, id, instance, step: Step::Join, life: 0, life_began: now, epoch: if kind == Kind::Consumer { 0 } else { -1 }, told_in: -1, owned: BTreeMap::new(), target: BTreeMap::new(), stop_at: 0,
+            name, kind, group, id, instance, step: Step::Join, life: 0, life_began: now, epoch: if kind == Kind::Consumer { 0 } else { -1 }, told_in: -1, owned: BTreeMap::new(), target: BTreeMap::new(), stop_at: 0, moving: false,
             said: subscribed.clone(), subscribed, regex: None, full: true, away: false, said_away: false, session_ms: 6_000, rebalance_ms: 3_000, slow_pct: 0, slow_ms: 0, interval: 300, next_send: now, waiting: None, committing: None,
             cut_out: 0, cut_in: 0, paused: 0, catching_up: false, joined_late: false, ends_at: 0, heard_at: now, list: Vec::new(), topics_seen: None, sent: 0, arrived: 0,
         }
@@ -105,11 +107,16 @@ impl Client {
     }
     /// A new assignment: what is not in it is stopped, which takes its time; what is new is taken up after that.
     fn take(&mut self, target: BTreeMap<Partition, u128>, now: Ms, r: &mut Rng) {
-        self.target = target;
+        (self.target, self.moving) = (target, true);
         self.stop_at = now;
         if !self.stopped() {
             self.stop_at += if r.pct(self.slow_pct) { r.below(self.slow_ms) } else { 0 };
         }
+    }
+    /// Whether it uses something else than it was told. Asked at every tick, so both are compared only after they changed.
+    pub fn moving(&mut self) -> bool {
+        self.moving = self.moving && self.owned != self.target;
+        self.moving
     }
     fn stopped(&self) -> bool { self.owned.iter().all(|(p, id)| self.target.get(p) == Some(id)) }
     /// The next request, if one is due.
@@ -162,7 +169,7 @@ impl Client {
         }
         match self.kind {
             Kind::Consumer => {
-                if self.step == Step::Steady && self.owned != self.target && now >= self.stop_at {
+                if self.step == Step::Steady && now >= self.stop_at && self.moving() {
                     self.owned = self.target.clone();
                     (self.full, self.next_send) = (true, self.next_send.min(now));
                 }

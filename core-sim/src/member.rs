@@ -94,9 +94,11 @@ impl Process {
         self.blurred |= self.phase != Phase::Joining || wish.subscribed != *topics || wish.regex != *regex;
     }
     pub fn alive(&self) -> bool { self.phase != Phase::Gone }
+    /// Whether it goes on at this instant with what it has.
+    pub fn believes(&self, now: Ms) -> bool { self.alive() && (self.zombie || self.clock.at(now) < self.deadline) }
     /// What it may use at this instant: `guard.check()` for each.
     pub fn beliefs(&self, now: Ms) -> impl Iterator<Item = (&Partition, u64)> {
-        let may = self.alive() && (self.zombie || self.clock.at(now) < self.deadline);
+        let may = self.believes(now);
         self.owned.iter().filter(move |_| may).map(|(p, t)| (p, *t))
     }
     /// Stops everything and begins a new life.

@@ -93,7 +93,7 @@ pub struct World {
     topics: Arc<crate::client::Topics>,
     groups: Vec<GroupId>,
     meta: Metadata,
-    queue: BTreeMap<(Ms, u64), Ev>,
+    queue: BTreeMap<(Ms, u64), Box<Ev>>,
     next: u64,
     calls: Vec<Call>,
     judge: Judge,
@@ -207,7 +207,7 @@ impl World {
     fn calm(&self) -> bool { self.now >= self.plan.chaos_ms }
     fn at(&mut self, when: Ms, ev: Ev) {
         self.next += 1;
-        self.queue.insert((when, self.next), ev);
+        self.queue.insert((when, self.next), Box::new(ev));
     }
 
     fn play(&mut self) -> Verdict {
@@ -318,7 +318,7 @@ impl World {
                 break;
             }
             let Some((_, ev)) = self.queue.pop_first() else { break };
-            match ev {
+            match *ev {
                 Ev::Request { node, call } => self.arrive(node, call)?,
                 Ev::Release { node, term, call, result } => self.release(node, term, call, result)?,
                 Ev::Answer { call, result } => self.answer(call, result)?,
@@ -407,7 +407,6 @@ impl World {
             return Ok(());
         }
         let Some(i) = c.process else { return Ok(()) };
-        self.began = true;
         let p = &mut self.processes[i];
         if !p.alive() || self.now < p.cut_in {
             return Ok(());
@@ -417,9 +416,10 @@ impl World {
             self.at(later, Ev::Answer { call, result });
             return Ok(());
         }
-        let before = p.taken;
+        let (before, believed) = (p.taken, p.believes(self.now));
         p.answer(self.now, &mut self.r, call as u64, c.life, c.sent, &result);
         let (changed, phase) = (p.taken != before, p.phase);
+        self.began |= changed || !believed;
         if changed || result.is_err() {
             self.tell(|w| match &w.processes[i] {
                 p if changed => format!("{} takes {:?} (revision {})", p.name, p.target, p.taken),

@@ -3,7 +3,7 @@
 //! `cargo xtask mutants …` changes the code in small ways and sees whether a test notices.
 
 use anyhow::{Context, Result, bail};
-use std::{env, process::Command};
+use std::{env, fs, path::{Path, PathBuf}, process::{Command, Stdio}};
 
 /// Who may depend on whom. Changing this table is an architecture decision (`docs/adr/`).
 const EDGES: &[(&str, &[&str])] = &[
@@ -33,6 +33,7 @@ fn main() -> Result<()> {
         ["layers"] => layers(),
         ["sim", "cluster", rest @ ..] => simulated(&[&["run", "--quiet", "-p", "baton-chaos-tests", "--bin", "cluster-sim", "--"], rest].concat()),
         ["sim", "soak", rest @ ..] => simulated(&[&["run", "--quiet", "-p", "baton-chaos-tests", "--bin", "cluster-sim", "--", "soak"], rest].concat()),
+        ["sim", "trained", rest @ ..] => trained(rest),
         ["sim", rest @ ..] => cargo(&[&["run", "--quiet", "-p", "baton-core-sim", "--"], rest].concat()),
         ["chaos", rest @ ..] => {
             binaries()?;
@@ -42,7 +43,7 @@ fn main() -> Result<()> {
         ["scenario", rest @ ..] => cargo(&[&["run", "--quiet", "-p", "baton-scenarios", "--"], rest].concat()),
         ["mutants", rest @ ..] => cargo(&[&["run", "--quiet", "--manifest-path", "mutation/Cargo.toml", "--target-dir", "target/mutants/tool", "--"], rest].concat()),
         ["golden", rest @ ..] => cargo(&[&["run", "--quiet", "-p", "baton-conformance", "--"], rest].concat()),
-        _ => bail!("usage: cargo xtask verify | fix | layers | golden [--dir DIR] | scenario [NAME|FILE|--all|compare] [--bless] | model [--states N] [--seconds S] [--bug N] | chaos --kills N | mutants PACKAGE [--every N] [--jobs N] | sim [cluster] (run --seeds A..B | replay SEED [--bug N] | mutants) | sim soak --hours H"),
+        _ => bail!("usage: cargo xtask verify | fix | layers | golden [--dir DIR] | scenario [NAME|FILE|--all|compare] [--bless] | model [--states N] [--seconds S] [--bug N] | chaos --kills N | mutants PACKAGE [--every N] [--jobs N] | sim [cluster | trained] (run --seeds A..B | replay SEED [--bug N] | mutants) | sim soak --hours H"),
     }
 }
 
@@ -67,30 +68,62 @@ fn binaries() -> Result<()> {
     cargo(&["build", "-p", "baton-server"])
 }
 
-/// Builds and runs with the deterministic simulator in place of tokio, in a target folder of its own.
-fn simulated(args: &[&str]) -> Result<()> {
-    println!("> RUSTFLAGS='--cfg madsim' cargo {}", args.join(" "));
-    let status = Command::new(env::var("CARGO").unwrap_or_else(|_| "cargo".into()))
-        .arg(args[0])
-        .args(["--profile", "sim", "--target-dir", "target/sim"])
-        .args(&args[1..])
-        .env("RUSTFLAGS", "--cfg madsim")
-        .status()
-        .context("cargo could not be started")?;
+/// The core simulation for long runs, built twice: the second time from what the first took its time for (profile-guided). Some minutes once, then two to three
+/// times the simulated time of the ordinary build for each second.
+fn trained(args: &[&str]) -> Result<()> {
+    const STORIES: &[&str] = &["run", "--seeds", "500000..500200", "--jobs", "1"];
+    let (host, sysroot) = (rustc(&["--print", "host-tuple"])?, rustc(&["--print", "sysroot"])?);
+    let merge = Path::new(&sysroot).join("lib/rustlib").join(&host).join("bin/llvm-profdata");
+    if !merge.exists() {
+        bail!("there is no {}: `rustup component add llvm-tools` brings it; without it, `cargo xtask sim run` is the same simulation, built once", merge.display());
+    }
+    let root = env::current_dir().context("there is no current folder")?.join("target/trained");
+    let (learned, profile) = (root.join("learned"), root.join("learned.profdata"));
+    let build = |flag: String, into: &str| -> Result<PathBuf> {
+        let dir = root.join(into);
+        // With a target named, what runs while building is not built with the flag.
+        let args = ["build", "--quiet", "--profile", "dist", "-p", "baton-core-sim", "--target", &host, "--target-dir"];
+        println!("> RUSTFLAGS='{flag}' cargo {} {}", args.join(" "), dir.display());
+        run(cargo_itself().args(args).arg(&dir).env("RUSTFLAGS", flag))?;
+        Ok(dir.join(&host).join("dist/core-sim"))
+    };
+    let first = build(format!("-Cprofile-generate={}", learned.display()), "first")?;
+    let changed = |f: &Path| f.metadata().and_then(|m| m.modified()).ok();
+    if changed(&profile) < changed(&first) {
+        if learned.exists() {
+            fs::remove_dir_all(&learned).with_context(|| format!("{} cannot be emptied", learned.display()))?;
+        }
+        run(Command::new(&first).args(STORIES).stdout(Stdio::null()))?;
+        run(Command::new(merge).arg("merge").arg("-o").arg(&profile).arg(&learned))?;
+    }
+    let second = build(format!("-Cprofile-use={}", profile.display()), "second")?;
+    run(Command::new(second).args(args))
+}
+
+fn rustc(args: &[&str]) -> Result<String> {
+    let out = Command::new(env::var("RUSTC").unwrap_or_else(|_| "rustc".into())).args(args).output().context("rustc could not be started")?;
+    Ok(String::from_utf8(out.stdout).context("rustc did not answer in UTF-8")?.trim().into())
+}
+
+fn run(command: &mut Command) -> Result<()> {
+    let status = command.status().with_context(|| format!("{command:?} could not be started"))?;
     if !status.success() {
-        bail!("the simulated `cargo {}` failed", args.join(" "));
+        bail!("{command:?} failed");
     }
     Ok(())
 }
 
+/// Builds and runs with the deterministic simulator in place of tokio, in a target folder of its own.
+fn simulated(args: &[&str]) -> Result<()> {
+    println!("> RUSTFLAGS='--cfg madsim' cargo {}", args.join(" "));
+    run(cargo_itself().arg(args[0]).args(["--profile", "sim", "--target-dir", "target/sim"]).args(&args[1..]).env("RUSTFLAGS", "--cfg madsim"))
+}
+
 fn cargo(args: &[&str]) -> Result<()> {
     println!("> cargo {}", args.join(" "));
-    let status = Command::new(env::var("CARGO").unwrap_or_else(|_| "cargo".into())).args(args).status().context("cargo could not be started")?;
-    if !status.success() {
-        bail!("`cargo {}` failed", args.join(" "));
-    }
-    Ok(())
+    run(cargo_itself().args(args))
 }
+fn cargo_itself() -> Command { Command::new(env::var("CARGO").unwrap_or_else(|_| "cargo".into())) }
 
 /// Fails on any edge between crates of this workspace that the table does not have.
 fn layers() -> Result<()> {

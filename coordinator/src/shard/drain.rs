@@ -27,7 +27,7 @@ pub(super) struct Drain {
 /// What is decided again, one command after the other, should the draft break an invariant.
 struct Unchecked {
     /// Those whose answers wait for the batch, in order.
-    commands: Vec<Waiting>,
+    commands: Vec<Arc<Waiting>>,
     /// A record did not fit.
     broken: bool,
     before: Before,
@@ -44,12 +44,12 @@ impl Drain {
     /// Whether a command may change the group's draft in place, to be checked when the drain closes. Not on top of a turn of a classic group, which cannot be taken again.
     fn in_place(&self, id: &GroupId) -> bool { !self.careful && (self.unchecked.contains_key(id) || !self.batches.contains_key(id)) }
     /// Remembers a command whose answer waits for the batch of its group.
-    fn keep(&mut self, w: &Waiting, before: Before) -> Option<&mut Unchecked> {
+    fn keep(&mut self, w: &Arc<Waiting>, before: Before) -> Option<&mut Unchecked> {
         if !self.in_place(&w.group) {
             return None;
         }
         let u = self.unchecked.entry(w.group.clone()).or_insert_with(|| Unchecked { commands: Vec::new(), broken: false, before });
-        u.commands.push(w.clone());
+        u.commands.push(Arc::clone(w));
         Some(u)
     }
     /// The draft again, from the applied group and what this drain has decided for it so far: a command that is refused leaves nothing of what it had written.
@@ -83,7 +83,7 @@ impl Drain {
 /// Decides one command. False: it needs the log while an entry is in flight; it waits.
 #[allow(clippy::too_many_arguments)] // the parts of a Shard that the borrow checker wants to see apart
 pub(super) fn decide_one(
-    l: &mut Leading, state: &State, image: &Arc<Metadata>, limits: &Limits, out: &mut VecDeque<Action>, stats: &mut ShardStats, drain: &mut Drain, w: &Waiting,
+    l: &mut Leading, state: &State, image: &Arc<Metadata>, limits: &Limits, out: &mut VecDeque<Action>, stats: &mut ShardStats, drain: &mut Drain, w: &Arc<Waiting>,
 ) -> bool {
     let now = drain.now;
     let group = drain.drafts.get(&w.group).map_or_else(|| state.groups.get(&w.group).map(|g| &**g), |d| d.as_deref());
@@ -91,7 +91,7 @@ pub(super) fn decide_one(
         // Only the group knows whether the number in an OffsetCommit is an epoch or a generation.
         What::Request(Command::KafkaCommit(c)) if group.is_some_and(|g| g.classic.is_some()) => {
             let commit = GenerationCommit { member: c.member.clone(), instance_id: c.instance_id.clone(), generation: c.epoch, offsets: c.offsets.clone() };
-            Some(Waiting { what: What::Request(Command::Classic(ClassicCommand::Commit(commit))), ..w.clone() })
+            Some(Waiting { what: What::Request(Command::Classic(ClassicCommand::Commit(commit))), ..Waiting::clone(w) })
         }
         _ => None,
     };
@@ -252,7 +252,7 @@ pub(super) fn decide_one(
 #[allow(clippy::too_many_arguments)] // as above
 pub(super) fn check_drafts(
     l: &mut Leading, state: &State, image: &Arc<Metadata>, limits: &Limits, out: &mut VecDeque<Action>, stats: &mut ShardStats, drain: &mut Drain,
-) -> VecDeque<Waiting> {
+) -> VecDeque<Arc<Waiting>> {
     let mut later = VecDeque::new();
     for (id, u) in std::mem::take(&mut drain.unchecked) {
         // Positions are looked at by no invariant.
@@ -341,7 +341,7 @@ pub(super) fn refuse(l: &mut Leading, out: &mut VecDeque<Action>, stats: &mut Sh
 
 /// No records: answered from applied state, or together with the batch of this drain that it depends on.
 #[allow(clippy::too_many_arguments)] // as above
-fn finish_without_records(l: &mut Leading, out: &mut VecDeque<Action>, stats: &mut ShardStats, drain: &mut Drain, w: &Waiting, before: Before, group: Option<&Group>, result: Option<Result<Response, GroupError>>) {
+fn finish_without_records(l: &mut Leading, out: &mut VecDeque<Action>, stats: &mut ShardStats, drain: &mut Drain, w: &Arc<Waiting>, before: Before, group: Option<&Group>, result: Option<Result<Response, GroupError>>) {
     let (Some(result), Some(ticket), What::Request(command)) = (result, w.ticket, &w.what) else { return };
     count(stats, command);
     heard(l, &w.group, w.arrived, group, Some(&result));
@@ -354,7 +354,7 @@ fn finish_without_records(l: &mut Leading, out: &mut VecDeque<Action>, stats: &m
     answer(l, out, a);
 }
 
-fn reply_after(out: &mut VecDeque<Action>, drain: &mut Drain, w: &Waiting, before: Before, result: Result<Response, GroupError>) {
+fn reply_after(out: &mut VecDeque<Action>, drain: &mut Drain, w: &Arc<Waiting>, before: Before, result: Result<Response, GroupError>) {
     // A refusal that looked at a draft of this drain must not be heard before that draft is committed.
     match (w.ticket, &w.what, drain.batches.contains_key(&w.group)) {
         (Some(ticket), What::Request(command), true) => {

@@ -81,7 +81,7 @@ pub(super) struct Leading {
     pub(super) swept: Option<GroupId>,
     /// The shard's time is to be written down although nobody wants anything.
     pub(super) tick: bool,
-    pub(super) queue: VecDeque<Waiting>,
+    pub(super) queue: VecDeque<Arc<Waiting>>,
     pub(super) in_flight: Option<InFlight>,
     pub(super) held: BTreeMap<(GroupId, MemberId), Held>,
     /// When a group's target was last computed, for the assignment interval.
@@ -116,8 +116,9 @@ impl Leading {
         self.working.retain(|(g, _), _| g != group);
         self.queue.retain(|w| w.group != *group || !matches!(w.what, What::Done(_)));
     }
+    pub(super) fn enqueue(&mut self, w: Waiting) { self.queue.push_back(Arc::new(w)); }
     pub(super) fn queue_timer(&mut self, group: &GroupId, command: decide::TimerCommand, now: Now) {
-        self.queue.push_back(Waiting { ticket: None, group: group.clone(), what: What::Timer(command), arrived: now.mono_ms, budget_ms: None, min_meta_revision: 0 });
+        self.enqueue(Waiting { ticket: None, group: group.clone(), what: What::Timer(command), arrived: now.mono_ms, budget_ms: None, min_meta_revision: 0 });
     }
     /// The shard's time now (`safety.md` 18).
     pub(super) fn time(&self, now: Now) -> u64 { self.time_from.0 + now.mono_ms.saturating_sub(self.time_from.1) }

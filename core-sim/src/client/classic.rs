@@ -119,8 +119,8 @@ impl Client {
         }
     }
     pub(super) fn classic_tick(&mut self, now: Ms, r: &mut Rng) -> bool {
-        self.catching_up &= self.owned != self.target;
-        if now >= self.stop_at && self.owned != self.target {
+        self.catching_up &= self.moving();
+        if now >= self.stop_at && self.moving() {
             let gave_back = self.owned.keys().any(|p| !self.target.contains_key(p));
             self.owned = self.target.clone();
             if self.kind == Kind::Cooperative && gave_back && self.step == Step::Steady {

@@ -207,7 +207,7 @@ impl World {
                 c.ends_at = 0;
                 c.leave(false, self.now);
             }
-            self.began |= self.clients[i].owned != self.clients[i].target;
+            self.began |= self.clients[i].moving();
             if self.clients[i].tick(self.now, &mut self.r) {
                 self.fired.hit("classic client gives itself up");
             }
