@@ -37,6 +37,8 @@ pub struct Host {
     pub knows_level: Option<u16>,
     /// Entries of this Raft group are not applied for now: what is known of it grows old.
     pub holds_back: Option<u16>,
+    /// At these points of its code it goes on only after a while, at most so many ms; 0: at once.
+    pub dawdles: (&'static [&'static str], u64),
     /// What it proposes for this group of members has a record that does not fit: a leader with a bug.
     pub poisons: Option<&'static str>,
 }
@@ -229,4 +231,9 @@ pub fn reach(point: &'static str, group: u16) -> bool {
 /// The same in a task, which stops at this very point.
 pub async fn pass(point: &'static str, group: u16) {
     if reach(point, group) { tokio::task::yield_now().await; }
+    let most = here(|h| if h.dawdles.0.contains(&point) { h.dawdles.1 } else { 0 }).unwrap_or(0);
+    if most > 0 {
+        count("node dawdles");
+        tokio::time::sleep(Duration::from_millis(thread_rng().gen_range(0..=most))).await;
+    }
 }

@@ -293,3 +293,6 @@ impl RaftLogStorage<TypeConfig> for GroupStore {
         self.writer.submit(self.group, recs, Done::Nobody)
     }
 }
+
+#[cfg(all(test, not(madsim)))]
+mod tests;

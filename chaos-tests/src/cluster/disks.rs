@@ -104,6 +104,14 @@ async fn alone(world: &Arc<World>, act: &Act) -> bool {
     }
 }
 
+/// The next sync of the node's log fails; until the node has ended of it, or for four seconds.
+pub async fn next_sync_fails(world: &World, node: u64) -> bool {
+    let d = disks(world, node);
+    d.wal.fail_syncs(1);
+    let failed = ends(world, node, 4_000).await.is_some();
+    d.wal.fail_syncs(0);
+    failed
+}
 async fn fail_sync(world: &Arc<World>, node: u64, files: bool, clean: bool, down: Ms) -> bool {
     if !world.is_up(node) { return false; }
     world.care(node, |c| c.may_end = true);

@@ -8,6 +8,7 @@
 mod act;
 mod acts;
 mod disks;
+mod gaps;
 mod heirs;
 mod judge;
 mod members;

@@ -62,7 +62,7 @@ const LATER: [u64; 10] = [50, 50, 51, 51, 52, 53, 53, 54, 54, 46];
 /// So many aimed stories of a hundred take one of them.
 const LATER_PCT: u64 = 25;
 /// And those after them, each lot again by a generator of its own: what that is made with, so many stories of a hundred that would be a random mix, and what they are aimed at instead.
-const LOTS: [(u64, u64, &[u64]); 4] = [(0x1a57, 22, &[55, 56, 57, 58]), (0x4e37, 20, &[59, 60, 61, 62]), (0xd15c, 10, &[63]), (0x70e5, 10, &[64])];
+const LOTS: [(u64, u64, &[u64]); 5] = [(0x1a57, 22, &[55, 56, 57, 58]), (0x4e37, 20, &[59, 60, 61, 62]), (0xd15c, 10, &[63]), (0x70e5, 10, &[64]), (0x6a95, 12, &[65, 65, 66])];
 /// More rarely drawn in a random mix: they take a node away for long.
 const HEAVY: [u64; 5] = [2, 34, 37, 39, 43];
 
@@ -117,7 +117,7 @@ impl Plan {
     }
     fn aim_at(&mut self, kind: u64, r: &mut Rng) {
         // Only those who missed more than the log keeps are given a snapshot.
-        if kind == 43 { (self.snapshot_every, self.commit_pct) = (r.range(15, 40), 40); }
+        if kind == 43 || kind == 65 { (self.snapshot_every, self.commit_pct) = (r.range(15, 40), 40); }
         // Few members with many partitions: somebody has to give one to whoever joins.
         if kind == 44 { (self.members, self.partitions, self.long_poll_ms, self.session_ms) = (2, 7, 0, 6_000); }
         if kind == 54 { self.commit_pct = 40; }
@@ -126,7 +126,7 @@ impl Plan {
         // The answer before the cut was on its way for as long as a member waits.
         if kind == 45 { (self.at_bound, self.long_poll_ms, self.session_ms) = (true, 700, 6_000); }
         // Something is acknowledged all the time, and everybody asks for it.
-        if [50, 53, 61, 63, 64].contains(&kind) { (self.commit_pct, self.slow_answers, self.half_open) = (40, (0, 0), 0); }
+        if [50, 53, 61, 63, 64, 66].contains(&kind) { (self.commit_pct, self.slow_answers, self.half_open) = (40, (0, 0), 0); }
         let mut at = BEGIN;
         for _ in 0..r.range(1, 3) {
             let act = self.draw_act(kind, r);
@@ -214,6 +214,8 @@ impl Plan {
             }
             62 => Act::GivenAway,
             63 => Act::HalfWritten { shard: any },
+            65 => Act::Dawdle { node, ms: r.range(2_500, 6_000), most: r.range(30, 700) },
+            66 => Act::FailsAlone { shard: any, clean: r.pct(50) },
             64 => Act::OutAndIn { shard: any, leads: r.pct(50), ms: r.range(200, 5_000) },
             49 => Act::TwoInstances { group: any, ms: r.range(1_000, self.session_ms * 2) },
             39 => Act::OldVersion { node: if r.pct(60) { 0 } else { node }, ms: r.range(2_000, 6_000) },

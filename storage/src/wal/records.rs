@@ -178,3 +178,92 @@ pub(super) fn apply(positions: &mut BTreeMap<u16, Position>, segment: u64, recor
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(index: u64) -> Stored { Stored::Whole(Rec::Entry { group: 1, index, body: vec![index as u8] }) }
+    fn part(index: u64, number: u32, last: bool) -> Stored { Stored::Part { group: 1, index, number, last, body: vec![number as u8; 3] } }
+    fn base(purged: u64, last: u64, parts: u32) -> Stored { Stored::Base { group: 1, purged, last, parts } }
+    /// All records, each in the segment beside it; what is left, or why not.
+    fn fold(records: &[(u64, Stored)]) -> Result<(Position, BTreeMap<u64, Vec<u8>>), String> {
+        let (mut positions, mut bodies) = (BTreeMap::new(), BTreeMap::new());
+        for (segment, r) in records {
+            apply(&mut positions, *segment, r.clone(), Some(&mut bodies))?;
+        }
+        Ok((positions.remove(&1).unwrap_or_default(), bodies.remove(&1).unwrap_or_default()))
+    }
+
+    #[test]
+    fn what_is_written_is_read_again_and_half_of_it_is_not() {
+        let all = [
+            entry(7), part(8, 3, true), part(8, 2, false), base(5, 9, 4), Stored::Whole(Rec::TruncateAfter { group: 2, after: 3 }), Stored::Whole(Rec::Purge { group: 65_535, upto: u64::MAX }),
+            Stored::Whole(Rec::Meta { group: 0, slot: 255, body: vec![] }),
+        ];
+        for r in &all {
+            let mut bytes = Vec::new();
+            r.put(&mut bytes);
+            assert_eq!(bytes.len(), r.length(), "{r:?}");
+            let mut rest = &bytes[..];
+            assert_eq!((Stored::take(&mut rest).as_ref(), rest.len()), (Some(r), 0));
+            for end in 0..bytes.len() {
+                assert_eq!(Stored::take(&mut &bytes[..end]), None, "{end} bytes of {r:?}");
+            }
+            bytes[0] = 7;
+            assert_eq!(Stored::take(&mut &bytes[..]), None, "a kind that nobody knows");
+        }
+    }
+
+    /// A segment begins with the state that the one before it ended with. One that says otherwise, in either number, is from another log.
+    #[test]
+    fn a_segment_that_begins_with_another_state_is_refused() {
+        let before = [(1, entry(1)), (1, entry(2)), (1, entry(3)), (1, Stored::Whole(Rec::Purge { group: 1, upto: 1 }))];
+        let then = |b: Stored| fold(&before.iter().cloned().chain([(2, b)]).collect::<Vec<_>>());
+        assert_eq!(then(base(1, 3, 0)).map(|(p, b)| (p.purged, p.last, b.len())), Ok((1, 3, 2)));
+        for (purged, last) in [(0, 3), (2, 3), (1, 2), (1, 4), (0, 4)] {
+            assert!(then(base(purged, last, 0)).is_err_and(|why| why.contains("the log before it ends with 1..3")), "{purged}..{last}");
+        }
+    }
+
+    #[test]
+    fn pieces_make_an_entry_in_their_order_only() {
+        let (p, bodies) = fold(&[(1, entry(1)), (1, part(2, 0, false)), (2, part(2, 1, false)), (3, part(2, 2, true))]).unwrap();
+        assert_eq!((p.last, p.parts_seen, p.oldest(), &bodies[&2][..]), (2, 0, Some(1), &[0, 0, 0, 1, 1, 1, 2, 2, 2][..]));
+        assert_eq!(p.at[&2], 1, "it needs the segment of its first piece");
+        for wrong in [vec![(1, part(1, 1, false))], vec![(1, part(1, 0, false)), (1, part(1, 2, true))], vec![(1, part(1, 0, false)), (1, part(1, 1, false)), (1, part(1, 1, true))], vec![(1, part(2, 0, true))]] {
+            assert!(fold(&wrong).is_err(), "{wrong:?}");
+        }
+        // Begun anew: what there was of the first try does not count.
+        let (_, bodies) = fold(&[(1, part(1, 0, false)), (1, part(1, 1, false)), (2, part(1, 0, false)), (2, part(1, 1, true))]).unwrap();
+        assert_eq!(bodies[&1], [0, 0, 0, 1, 1, 1]);
+    }
+
+    /// Whose first pieces were in a segment that is gone is right only if it goes later in the log.
+    #[test]
+    fn an_entry_without_its_first_pieces_is_hollow_until_it_goes() {
+        let cut = [(5, base(3, 3, 2)), (5, part(4, 2, true)), (5, entry(5))];
+        let with = |r: Rec| fold(&cut.iter().cloned().chain([(5, Stored::Whole(r))]).collect::<Vec<_>>()).unwrap().0;
+        let (p, _) = fold(&cut).unwrap();
+        assert_eq!((p.last, p.hollow), (5, BTreeSet::from([4])));
+        assert!(with(Rec::Purge { group: 1, upto: 4 }).hollow.is_empty() && with(Rec::TruncateAfter { group: 1, after: 3 }).hollow.is_empty());
+        assert_eq!(with(Rec::TruncateAfter { group: 1, after: 4 }).hollow, BTreeSet::from([4]));
+        assert!(fold(&[(5, base(3, 3, 2)), (5, part(4, 1, true))]).is_err(), "a piece twice");
+        // One that begins in this segment is whole.
+        let (p, bodies) = fold(&[(5, base(3, 3, 2)), (5, part(4, 0, false)), (5, part(4, 1, true))]).unwrap();
+        assert_eq!((p.hollow.len(), bodies[&4].len()), (0, 6));
+    }
+
+    #[test]
+    fn what_is_void_or_not_needed_goes() {
+        let some: Vec<_> = (1..=5).map(|i| (i, entry(i))).collect();
+        let then = |r: Rec| fold(&some.iter().cloned().chain([(6, Stored::Whole(r))]).collect::<Vec<_>>()).unwrap();
+        let left = |(p, b): (Position, BTreeMap<u64, Vec<u8>>)| (p.purged, p.last, p.at.into_keys().collect::<Vec<_>>(), b.into_keys().collect::<Vec<_>>());
+        assert_eq!(left(then(Rec::TruncateAfter { group: 1, after: 3 })), (0, 3, vec![1, 2, 3], vec![1, 2, 3]));
+        assert_eq!(left(then(Rec::TruncateAfter { group: 1, after: 9 })), (0, 5, vec![1, 2, 3, 4, 5], vec![1, 2, 3, 4, 5]));
+        assert_eq!(left(then(Rec::Purge { group: 1, upto: 3 })), (3, 5, vec![4, 5], vec![4, 5]));
+        assert_eq!(left(then(Rec::Purge { group: 1, upto: 9 })), (9, 9, vec![], vec![]));
+        let both = [(6, Stored::Whole(Rec::Purge { group: 1, upto: 4 })), (6, Stored::Whole(Rec::TruncateAfter { group: 1, after: 2 })), (6, Stored::Whole(Rec::Purge { group: 1, upto: 1 }))];
+        assert_eq!(left(fold(&some.iter().cloned().chain(both).collect::<Vec<_>>()).unwrap()), (4, 4, vec![], vec![]), "never below what is gone");
+    }
+}
