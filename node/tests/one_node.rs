@@ -203,6 +203,30 @@ async fn a_folder_of_another_cluster_is_refused() {
     }
 }
 
+/// A heartbeat with nothing new in it is answered on the spot, under the driver's last lease check: the queue of its shard is not touched. Anything else goes through it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn heartbeats_with_nothing_new_do_not_queue() {
+    let (mut w, node) = alone(|_| {}).await;
+    let mut members = vec![Member::new("m1")];
+    settle(&w, &mut members).await;
+    let count = |name: &str| node.metrics().into_iter().find(|m| m.name == name && m.suffix == "_count").unwrap().value as i64;
+    let both = || (count("baton_event_queue_time_ms"), count("baton_event_purgatory_time_ms"));
+    let (queued, answered) = both();
+    for _ in 0..300 {
+        members[0].beat(&node).await.unwrap();
+    }
+    let (by_queue, all) = (both().0 - queued, both().1 - answered);
+    assert_eq!(all, 300, "each is answered once");
+    // Whenever the machine stood still for longer than a check lasts, the next one takes the long way.
+    assert!(by_queue < 100, "{by_queue} of 300 went through the queue");
+    let (queued, answered) = both();
+    for i in 0..20 {
+        node.request(reset("other", i), WAIT).await.unwrap();
+    }
+    assert_eq!((both().0 - queued, both().1 - answered), (20, 20));
+    w.stop(1).await;
+}
+
 /// A held heartbeat whose caller has gone is forgotten within a second or two.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn callers_that_went_away_are_forgotten() {

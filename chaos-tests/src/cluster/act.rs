@@ -164,7 +164,7 @@ impl Act {
             Act::LaggingHeir { .. } => 7_000,
             Act::OutAndIn { ms, .. } => ms + 9_000,
             Act::Dawdle { ms, .. } => ms + 8_000,
-            Act::FailsAlone { .. } => 12_000,
+            Act::FailsAlone { .. } => 20_000,
             Act::Stop { .. } | Act::HalfWritten { .. } => 8_000,
             Act::DeposedMeta { ms } | Act::BehindMeta { ms } => ms + 4_000,
             Act::Forgotten { down, .. } => down + 12_000,

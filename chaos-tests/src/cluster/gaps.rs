@@ -35,7 +35,16 @@ pub async fn dawdle(world: &Arc<World>, node: u64, ms: Ms, most: Ms) -> bool {
 }
 
 /// A follower's disk fails while the other follower is cut off: nothing that it could not write counts, not even if the leader is cut off at that moment and the two elect without it.
+/// Three times: something has to be acknowledged in the few moments between.
 pub async fn fails_alone(world: &Arc<World>, s: u16, clean: bool) -> bool {
+    let mut done = false;
+    for _ in 0..3 {
+        done |= fails_once(world, s, clean).await;
+        pause(1_500).await;
+    }
+    done
+}
+async fn fails_once(world: &Arc<World>, s: u16, clean: bool) -> bool {
     let all: Vec<u64> = NODES.collect();
     let Some(leader) = world.leader(s) else { return false };
     if all.iter().any(|n| !world.is_up(*n)) || !world.take(&all) { return false; }
@@ -46,6 +55,7 @@ pub async fn fails_alone(world: &Arc<World>, s: u16, clean: bool) -> bool {
     let failed = disks::next_sync_fails(world, fails).await;
     // What the leader was told of that write is acknowledged by now, if it counts.
     pause(30).await;
+    world.cut(other, true);
     world.cut(leader, false);
     if failed {
         world.kill_as(fails, if clean { Crash::CleanPages } else { Crash::LoseUnsynced });
@@ -54,7 +64,6 @@ pub async fn fails_alone(world: &Arc<World>, s: u16, clean: bool) -> bool {
     } else {
         world.care(fails, |c| c.may_end = false);
     }
-    world.cut(other, true);
     let until = world.now() + 4_000;
     while world.now() < until && world.leader(s).is_none_or(|l| l == leader) { pause(20).await; }
     let elected = world.leader(s).is_some_and(|l| l != leader);
