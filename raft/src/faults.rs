@@ -67,8 +67,8 @@ struct Table {
     traps: BTreeMap<NodeId, Trap>,
     on_trap: Option<OnTrap>,
     answers: Option<AnswerJudge>,
-    /// Whom the hosts have promised to follow, by group: the term, and until when on their own clocks.
-    promises: BTreeMap<(u16, NodeId), (u64, u64)>,
+    /// Whom the hosts have promised to follow, by group and term, and until when on their own clocks. Those of earlier terms too: an answer to who asked long ago may come late.
+    promises: BTreeMap<(u16, u64), BTreeMap<NodeId, u64>>,
     counts: BTreeMap<&'static str, u64>,
 }
 
@@ -170,13 +170,13 @@ pub async fn hold_back(group: u16) {
 pub fn promised(group: u16, term: u64, heard_ns: u64, lasts: Duration) {
     let until = heard_ns + lasts.as_nanos() as u64;
     with(|t| {
-        let promise = t.promises.entry((group, madsim::plugin::node())).or_default();
-        *promise = (*promise).max((term, until));
+        let promise = t.promises.entry((group, term)).or_default().entry(madsim::plugin::node()).or_default();
+        *promise = (*promise).max(until);
     });
 }
 /// The end of the last promise that any host has given to the leader of this term, on the clock without drift.
 pub fn promised_until(group: u16, term: u64) -> Option<u64> {
-    let all: Vec<(NodeId, u64)> = with(|t| t.promises.iter().filter(|((g, _), (its, _))| *g == group && *its == term).map(|((_, host), (_, until))| (*host, *until)).collect());
+    let all = with(|t| t.promises.get(&(group, term)).cloned().unwrap_or_default());
     all.into_iter().map(|(host, until)| to_true_ns(host, until)).max()
 }
 /// Shows `judge` every answer that leaves under a lease.

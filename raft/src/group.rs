@@ -233,6 +233,18 @@ impl GroupHandle {
         }
     }
 
+    /// A leader that has lost its vote leads until that is committed, because nobody else may know of it yet, and then until another one does.
+    pub(crate) async fn give_away_without_vote(&self) {
+        let out = {
+            let server = self.shared.server.borrow_watched();
+            let (now, committed) = (&server.membership_config, &server.committed_membership_config);
+            self.leads(&server) && now == committed && !now.membership().voter_ids().any(|v| v == self.shared.node)
+        };
+        if out && !baton_storage::seeded::on(134) {
+            self.give_away().await;
+        }
+    }
+
     /// How long ago the node answered this one as its leader. None: it has not yet, or this node does not lead.
     fn silence(&self, node: NodeId) -> Option<Duration> {
         let metrics = self.shared.raft.metrics();
@@ -298,6 +310,8 @@ impl GroupHandle {
     ///
     /// Never give a vote to a number whose disk was lost: it may have voted before.
     pub async fn set_voters(&self, voters: BTreeSet<NodeId>) -> Result<(), String> {
-        self.shared.raft.change_membership(voters, false).await.map(|_| ()).map_err(|e| e.to_string())
+        self.shared.raft.change_membership(voters, false).await.map_err(|e| e.to_string())?;
+        self.give_away_without_vote().await;
+        Ok(())
     }
 }

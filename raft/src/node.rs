@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use baton_storage::Disk;
 use baton_storage::wal::{GroupLog, Wal};
-use openraft::{BasicNode, Config, SnapshotPolicy};
+use openraft::{BasicNode, Config, SnapshotPolicy, StepDownPolicy};
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
@@ -78,6 +78,8 @@ fn consensus_config(c: &RaftConfig) -> Result<Config, StartError> {
         max_in_snapshot_log_to_keep: every / 5,
         replication_lag_threshold: every + every / 2,
         install_snapshot_timeout: 30_000,
+        // It would ask another voter to take over without a word to us: a lease that had been checked just before would go on (`GroupHandle::transfers`).
+        removed_leader_step_down: if baton_storage::seeded::on(134) { StepDownPolicy::After(150) } else { StepDownPolicy::Never },
         ..Config::default()
     };
     config.validate().map_err(|e| StartError::Config(e.to_string()))

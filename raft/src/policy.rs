@@ -1,5 +1,5 @@
 //! Keeps the log small and watches over the groups: tells a group to snapshot and purge when its part of the log is too large or too old,
-//! holds a node with a full disk back from leading, and reports a group that cannot go on.
+//! holds a node with a full disk or without a vote back from leading, and reports a group that cannot go on.
 //!
 //! Consensus itself snapshots by the number of entries. Entries differ in size, and a quiet group would keep the oldest segments for ever.
 
@@ -38,6 +38,7 @@ pub async fn run(groups: impl Fn() -> Option<Vec<GroupHandle>>, health: Arc<Heal
                 // Whoever leads appends; alone there is nobody else to lead.
                 group.may_campaign(!full || status.voters.len() < 2);
             }
+            group.give_away_without_vote().await;
             if full && status.is_leader {
                 group.give_away().await;
             }

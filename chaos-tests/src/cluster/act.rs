@@ -91,6 +91,8 @@ pub enum Act {
     HalfWritten { shard: u64 },
     /// A node, perhaps the leader, loses its vote in a shard and gets it back; it dies at once, and the leader is cut off.
     OutAndIn { shard: u64, leads: bool, ms: Ms },
+    /// A leader loses its vote while it is asked all the time.
+    LeaderOut,
     /// Nodes take their time between the steps of keeping their state while one of them is given a snapshot, and lose their power.
     Dawdle { node: u64, ms: Ms, most: Ms },
     /// A follower's disk fails while the other is cut off; the two elect again.
@@ -132,7 +134,8 @@ pub const INSTALL: [&str; 5] = ["installation announced", "snapshot file written
 /// Those that every node passes again and again.
 pub const OFTEN: [&str; 6] = ["records durable, nobody told", "entry about to be applied", "entry applied, nobody told", "checkpoint about to be written", "checkpoint written", "answer about to leave"];
 /// Everything that must happen in a batch of stories: a fault that never fires proves nothing.
-pub const KINDS: [&str; 87] = [
+pub const KINDS: [&str; 88] = [
+    "vote taken from a leader that is asked",
     "power lost in the gaps of keeping the state",
     "disk fails under a lone follower",
     "vote taken from a node and given back",
@@ -163,6 +166,7 @@ impl Act {
             Act::Poison { .. } => 9_000,
             Act::LaggingHeir { .. } => 7_000,
             Act::OutAndIn { ms, .. } => ms + 9_000,
+            Act::LeaderOut => 8_000,
             Act::Dawdle { ms, .. } => ms + 8_000,
             Act::FailsAlone { .. } => 20_000,
             Act::Stop { .. } | Act::HalfWritten { .. } => 8_000,
@@ -188,7 +192,7 @@ impl Act {
     pub fn must_end(&self) -> bool {
         matches!(self, Act::FlipBit { .. } | Act::EmptyDisk { .. } | Act::OldCopy { .. } | Act::OldVersion { .. } | Act::ForgetVote { .. } | Act::DeleteTopic { .. } | Act::DeleteGroup { .. }
             | Act::StopClock { .. } | Act::FailSync { .. } | Act::ChangeSession { .. } | Act::Trap { .. } | Act::CrashInstall { .. } | Act::JoinStorm { .. } | Act::FlapMember { .. } | Act::GrowTopic { .. }
-            | Act::LaggingHeir { .. } | Act::LostReply | Act::Overdue | Act::BehindMeta { .. } | Act::AgedCheck { .. } | Act::GivenAway | Act::HalfWritten { .. } | Act::OutAndIn { .. } | Act::Dawdle { .. } | Act::FailsAlone { .. } | Act::DeposedMeta { .. } | Act::LostChange | Act::Forgotten { .. } | Act::Outlived { .. } | Act::RollingRestart { .. } | Act::Stop { .. } | Act::HeldAnswer { .. } | Act::AheadOfDisk { .. } | Act::LateAnswers { .. } | Act::Poison { .. } | Act::ResetOffsets { .. } | Act::StaticRestart { .. } | Act::TwoInstances { .. })
+            | Act::LaggingHeir { .. } | Act::LostReply | Act::Overdue | Act::BehindMeta { .. } | Act::AgedCheck { .. } | Act::GivenAway | Act::HalfWritten { .. } | Act::OutAndIn { .. } | Act::LeaderOut | Act::Dawdle { .. } | Act::FailsAlone { .. } | Act::DeposedMeta { .. } | Act::LostChange | Act::Forgotten { .. } | Act::Outlived { .. } | Act::RollingRestart { .. } | Act::Stop { .. } | Act::HeldAnswer { .. } | Act::AheadOfDisk { .. } | Act::LateAnswers { .. } | Act::Poison { .. } | Act::ResetOffsets { .. } | Act::StaticRestart { .. } | Act::TwoInstances { .. })
     }
     /// The name under which it is counted.
     pub fn kind(&self) -> &'static str {
@@ -246,6 +250,7 @@ impl Act {
             Act::AgedCheck { .. } => "answer under a check that has aged",
             Act::HalfWritten { .. } => "power lost everywhere while the followers' disks are behind",
             Act::OutAndIn { .. } => "vote taken from a node and given back",
+            Act::LeaderOut => "vote taken from a leader that is asked",
             Act::Dawdle { .. } => "power lost in the gaps of keeping the state",
             Act::FailsAlone { .. } => "disk fails under a lone follower",
             Act::GivenAway => "leader cut off that has given the leadership away",

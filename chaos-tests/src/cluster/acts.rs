@@ -121,6 +121,7 @@ pub async fn carry_out(world: &Arc<World>, topics: &Topics, act: Act) {
         Act::GivenAway => heirs::given_away(world).await,
         Act::HalfWritten { shard: s } => heirs::half_written(world, shard(world, *s)).await,
         Act::OutAndIn { shard: s, leads, ms } => voters::out_and_in(world, shard(world, *s), *leads, *ms).await,
+        Act::LeaderOut => voters::leader_out(world).await,
         Act::Dawdle { node, ms, most } => gaps::dawdle(world, *node, *ms, *most).await,
         Act::FailsAlone { shard: s, clean } => gaps::fails_alone(world, shard(world, *s), *clean).await,
         Act::AgedCheck { shard: s, hears, stop } => aged_check(world, shard(world, *s), *hears, *stop).await,

@@ -218,11 +218,12 @@ pub async fn given_away(world: &Arc<World>) -> bool {
         world.cut(leader, true);
     }
     world.give_back(&[leader]);
-    delete(world, format!("/v1/groups/{group}/members/{member}?force=true")).await;
+    end_beats(world, &group, &member).await;
     asked && world.seen().judge.newest_term(s) > term
 }
+pub async fn end_beats(world: &World, group: &GroupId, member: &MemberId) { delete(world, format!("/v1/groups/{group}/members/{member}?force=true")).await; }
 /// A member beside the node that answers it: it asks that one all the time, and wants nothing.
-async fn beats(world: Arc<World>, node: Node, group: GroupId, member: MemberId, until: Ms) {
+pub async fn beats(world: Arc<World>, node: Node, group: GroupId, member: MemberId, until: Ms) {
     let mut h = Heartbeat { member, incarnation: Incarnation(thread_rng().gen_range(1..u128::MAX)), subscribed_topics: Some(BTreeSet::new()), owned: Some(BTreeSet::new()), ..Heartbeat::default() };
     while world.now() < until && !world.is_over() {
         let request = Request { group: group.clone(), command: Command::Heartbeat(h.clone()), budget_ms: Some(300), min_meta_revision: 0 };

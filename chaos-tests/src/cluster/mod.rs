@@ -65,7 +65,7 @@ pub struct Work { pub grants: u64, pub uses: u64, pub commits: u64, pub fetches:
 /// A seeded bug of the shell around the core: its number in `docs/evidence.md`, and the invariants named in advance that may catch it.
 pub struct SeededBug { pub number: u8, pub what: &'static str, pub caught_by: &'static [&'static str] }
 /// The bugs that the stories of a cluster must find.
-pub const BUGS: [SeededBug; 31] = [
+pub const BUGS: [SeededBug; 32] = [
     SeededBug { number: 2, what: "assign before the revocation is confirmed (the canary)", caught_by: &["one-owner", "one-believer"] },
     SeededBug { number: 7, what: "leader answers after losing its lease", caught_by: &["lease", "one-believer", "fencing", "durable", "timers"] },
     SeededBug { number: 8, what: "committed offset read from a follower", caught_by: &["linearizable"] },
@@ -91,6 +91,7 @@ pub const BUGS: [SeededBug; 31] = [
     SeededBug { number: 136, what: "a change of metadata is sent again although it may have been carried out", caught_by: &["linearizable"] },
     SeededBug { number: 160, what: "a request is carried out past its timeout_ms", caught_by: &["linearizable"] },
     SeededBug { number: 163, what: "timers fire without a lease", caught_by: &["timers"] },
+    SeededBug { number: 134, what: "the consensus library gives the leadership of a leader without a vote away by itself", caught_by: &["lease"] },
     SeededBug { number: 145, what: "a snapshot says that it has what was applied while it was written", caught_by: &["replicas-agree", "durable"] },
     SeededBug { number: 151, what: "the log goes on after a write that failed", caught_by: &["replicas-agree", "panic", "durable", "linearizable"] },
     SeededBug { number: 168, what: "topics and settings are told without waiting for what was committed", caught_by: &["linearizable"] },

@@ -62,7 +62,7 @@ const LATER: [u64; 10] = [50, 50, 51, 51, 52, 53, 53, 54, 54, 46];
 /// So many aimed stories of a hundred take one of them.
 const LATER_PCT: u64 = 25;
 /// And those after them, each lot again by a generator of its own: what that is made with, so many stories of a hundred that would be a random mix, and what they are aimed at instead.
-const LOTS: [(u64, u64, &[u64]); 6] = [(0x1a57, 22, &[55, 56, 57, 58]), (0x4e37, 20, &[59, 60, 61, 62]), (0xd15c, 10, &[63]), (0x70e5, 10, &[64]), (0x6a95, 10, &[65]), (0xfa12, 12, &[66])];
+const LOTS: [(u64, u64, &[u64]); 8] = [(0x1a57, 22, &[55, 56, 57, 58]), (0x4e37, 20, &[59, 60, 61, 62]), (0xd15c, 10, &[63]), (0x70e5, 10, &[64]), (0x6a95, 10, &[65]), (0xfa12, 12, &[66]), (0x0b7e, 10, &[67]), (0xb0d5, 12, &[45])];
 /// More rarely drawn in a random mix: they take a node away for long.
 const HEAVY: [u64; 5] = [2, 34, 37, 39, 43];
 
@@ -214,6 +214,7 @@ impl Plan {
             }
             62 => Act::GivenAway,
             63 => Act::HalfWritten { shard: any },
+            67 => Act::LeaderOut,
             65 => Act::Dawdle { node, ms: r.range(2_500, 6_000), most: r.range(30, 700) },
             66 => Act::FailsAlone { shard: any, clean: r.pct(50) },
             64 => Act::OutAndIn { shard: any, leads: r.pct(50), ms: r.range(200, 5_000) },
