@@ -167,6 +167,24 @@ fn fenced_or_unknown_members_lose_everything_and_join_again() {
     }
 }
 
+/// The operator spoke of the processes before this one's first join: at a later one somebody else may have come.
+#[test]
+fn that_the_predecessor_is_dead_is_said_until_the_first_join_and_never_again() {
+    let mut m = machine_with(|c| c.predecessor_dead = true);
+    let b = beat(&mut m, 0);
+    assert!(b.body.predecessor_dead);
+    m.answer(b.ticket, Outcome::NoAnswer, 500 * MS);
+    let b = beat(&mut m, 1_500);
+    assert!(b.body.predecessor_dead, "nobody is known to have heard it");
+    accept(&mut m, b.ticket, ok(1, 10, &[(0, 5)], &[]), 1_520);
+    let b = beat(&mut m, 1_620);
+    assert!(!b.body.predecessor_dead);
+    refuse(&mut m, b.ticket, code::FENCED_MEMBER_EPOCH, 1_630);
+    m.finished(Callback::Lost, &[(p(0), 5)], 1_640 * MS);
+    let again = beat(&mut m, 3_000);
+    assert_eq!((again.body.member_epoch, again.body.predecessor_dead), (0, false));
+}
+
 #[test]
 fn a_replaced_member_becomes_another_one_without_claims() {
     for drawn in [false, true] {
