@@ -30,8 +30,9 @@ pub fn of(task: &Task) -> Result<Ladder> {
         ),
         ("baton-storage", false) => (
             // The slow ones crash at every operation of the disk, and flip every bit.
-            &["test --no-run -p baton-storage --test log --test stores --test crash"],
+            &["test --no-run -p baton-storage --lib --test log --test stores --test crash"],
             &[
+                ("unit tests", "baton-storage:lib", ""),
                 ("the log", "log", ""),
                 ("the stores", "stores", ""),
                 ("quick tests", "crash", "--skip every"),
