@@ -16,8 +16,7 @@ const POINTS: [&str; 7] = ["checkpoint about to be written", "checkpoint written
 /// Between the steps of checkpoints, snapshots and installations other things happen, on all nodes, while one that was cut off is given a snapshot. Then all lose their power, and
 /// have to go on from what they wrote down.
 pub async fn dawdle(world: &Arc<World>, node: u64, ms: Ms, most: Ms) -> bool {
-    let all: Vec<u64> = NODES.collect();
-    if all.iter().any(|n| !world.is_up(*n)) || !world.take(&all) { return false; }
+    let Some(all) = world.take_all() else { return false };
     let dawdles = |most: Ms| for n in NODES { faults::change(world.host(n), |h| h.dawdles = (&POINTS, most)); };
     let before = faults::counted("node dawdles");
     dawdles(most);
@@ -45,9 +44,8 @@ pub async fn fails_alone(world: &Arc<World>, s: u16, clean: bool) -> bool {
     done
 }
 async fn fails_once(world: &Arc<World>, s: u16, clean: bool) -> bool {
-    let all: Vec<u64> = NODES.collect();
     let Some(leader) = world.leader(s) else { return false };
-    if all.iter().any(|n| !world.is_up(*n)) || !world.take(&all) { return false; }
+    let Some(all) = world.take_all() else { return false };
     let (fails, other) = (leader % 3 + 1, (leader + 1) % 3 + 1);
     world.care(fails, |c| c.may_end = true);
     world.cut(other, false);

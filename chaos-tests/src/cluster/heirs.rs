@@ -50,7 +50,7 @@ pub async fn lagging(world: &Arc<World>, s: u16, ms: Ms) -> bool {
 pub async fn half_written(world: &Arc<World>, s: u16) -> bool {
     let Some(leader) = world.leader(s) else { return false };
     let others: Vec<u64> = NODES.filter(|n| *n != leader).collect();
-    if NODES.into_iter().any(|n| !world.is_up(n)) || !world.take(&NODES.collect::<Vec<_>>()) { return false; }
+    let Some(all) = world.take_all() else { return false };
     let slow = |ms: Ms| for n in &others { faults::change(world.host(*n), |h| h.slow_disk_ms = ms) };
     slow(400);
     // What was on its way when the disks became slow does not count.
@@ -66,7 +66,7 @@ pub async fn half_written(world: &Arc<World>, s: u16) -> bool {
     while world.now() < until && world.leader(s).is_none() { pause(20).await; }
     let elected = world.leader(s).is_some();
     world.restart(leader);
-    world.give_back(&NODES.collect::<Vec<_>>());
+    world.give_back(&all);
     acknowledged && elected
 }
 

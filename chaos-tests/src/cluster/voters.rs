@@ -4,7 +4,7 @@ use super::{
     heirs::{beats, end_beats},
     plan::Ms,
     play::pause,
-    world::{NODES, World, peer},
+    world::{World, peer},
 };
 use baton_coordinator::{ids::{GroupId, MemberId}, shard::shard_of};
 use baton_raft::GroupHandle;
@@ -15,8 +15,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 /// A node, perhaps the leader, loses its vote in a shard and is out of it for a while, then it is given everything and its vote again. It dies as soon as it has that, and the
 /// leader is cut off: the third node needs the vote of one that has just come in and starts anew.
 pub async fn out_and_in(world: &Arc<World>, s: u16, leads: bool, ms: Ms) -> bool {
-    let all: Vec<u64> = NODES.collect();
-    if all.iter().any(|n| !world.is_up(*n)) || !world.take(&all) { return false; }
+    let Some(all) = world.take_all() else { return false };
     let Some(leader) = world.leader(s) else { world.give_back(&all); return false };
     let out = if leads { leader } else { leader % 3 + 1 };
     let others: BTreeSet<u64> = all.iter().copied().filter(|n| *n != out).collect();
@@ -39,8 +38,8 @@ pub async fn out_and_in(world: &Arc<World>, s: u16, leads: bool, ms: Ms) -> bool
 /// A leader loses its vote while a member beside it asks all the time: whoever leads next is elected at once, although everybody has promised to wait, and tells the one before nothing.
 pub async fn leader_out(world: &Arc<World>) -> bool {
     let (group, member) = (GroupId::from("voted-out"), MemberId::from("beats"));
-    let (s, all) = (shard_of(&group, world.plan.shards), NODES.collect::<Vec<u64>>());
-    if all.iter().any(|n| !world.is_up(*n)) || !world.take(&all) { return false; }
+    let s = shard_of(&group, world.plan.shards);
+    let Some(all) = world.take_all() else { return false };
     let mut over = false;
     if let Some((leader, _)) = handle(world, s) && let Some(host) = world.sim.get_node(world.host(leader)) && let Some(node) = { let seen = world.seen(); seen.nodes.get(&leader).cloned() } {
         let (term, until) = (world.seen().judge.newest_term(s), world.now() + 2_500);

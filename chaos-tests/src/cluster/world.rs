@@ -143,6 +143,11 @@ impl World {
         if free { nodes.iter().for_each(|n| self.care(*n, |c| c.busy = true)); }
         free
     }
+    /// All nodes, if each of them is up.
+    pub fn take_all(&self) -> Option<Vec<u64>> {
+        let all: Vec<u64> = NODES.collect();
+        (all.iter().all(|n| self.is_up(*n)) && self.take(&all)).then_some(all)
+    }
     pub fn give_back(&self, nodes: &[u64]) { nodes.iter().for_each(|n| self.care(*n, |c| c.busy = false)); }
     /// May be killed and restarted by anybody.
     pub fn is_free(&self, id: u64) -> bool { self.care(id, |c| !c.busy && !c.out) }
