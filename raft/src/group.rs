@@ -235,14 +235,18 @@ impl GroupHandle {
 
     /// A leader that has lost its vote leads until that is committed, because nobody else may know of it yet, and then until another one does.
     pub(crate) async fn give_away_without_vote(&self) {
-        let out = {
+        let (out, vote, at) = {
             let server = self.shared.server.borrow_watched();
             let (now, committed) = (&server.membership_config, &server.committed_membership_config);
-            self.leads(&server) && now == committed && !now.membership().voter_ids().any(|v| v == self.shared.node)
+            (self.leads(&server) && now == committed && !now.membership().voter_ids().any(|v| v == self.shared.node), server.vote, *now.log_id())
         };
-        if out && !baton_storage::seeded::on(134) {
-            self.give_away().await;
+        if !out || baton_storage::seeded::on(134) {
+            return;
         }
+        self.give_away().await;
+        tokio::time::sleep(Duration::from_millis(self.shared.raft.config().heartbeat_interval)).await;
+        // Whoever leads next has nothing to say to a node that is not in the group any more. An error means that the group has stopped: that is reported elsewhere.
+        let _ = self.shared.raft.trigger().refresh_server_state(Some(vote), at).await;
     }
 
     /// How long ago the node answered this one as its leader. None: it has not yet, or this node does not lead.

@@ -73,7 +73,10 @@ impl Disks {
         let mut life = Life { store, host, machine };
         let (applied, _) = life.host.applied_state().await.unwrap();
         let from = applied.map_or(0, |id| id.index + 1);
-        assert_eq!(life.machine.state.lock().unwrap().chain, chain(from), "the state is not that of entry {from}");
+        {
+            let state = life.machine.state.lock().unwrap();
+            assert_eq!((state.index, state.chain), (from, chain(from)), "the state is not that of entry {from}");
+        }
         let last = life.last().await;
         if last < from {
             // As consensus does: the log goes on after the snapshot.
@@ -272,6 +275,10 @@ async fn an_installed_snapshot_may_be_beyond_the_log() {
     let source = lived().await;
     let mut life = source.start(CutBug::None).await.unwrap();
     let snapshot = life.host.get_snapshot_builder().await.build_snapshot().await.unwrap();
+    let well = Disks::default();
+    let mut follower = well.start(CutBug::None).await.unwrap();
+    follower.host.install_snapshot(&snapshot.meta, snapshot.snapshot.clone()).await.unwrap();
+    assert_eq!(follower.machine.state.lock().unwrap().index, 50);
     let mut installed = 0;
     for at in 0..40 {
         let disks = Disks::default();
@@ -313,11 +320,40 @@ fn a_state_that_is_one_value_is_stored_and_loaded_whole() {
     assert_eq!(load_whole(&cut.stored()), Ok(vec![1, 2, 3]));
 }
 
+/// The last entry of the cut that is in the store.
+fn stored(disks: &Disks) -> Option<u64> { cut(&Cuts::open(&disks.state.mount(), IDENT, 0..1).unwrap(), 0).unwrap().standing().last.map(|id| id.index) }
+
+/// A snapshot is of the moment at which it was begun: the store stands still until it is done, and goes on after it.
+#[tokio::test]
+async fn checkpoints_stand_still_for_a_snapshot_and_go_on_after_it() {
+    let disks = Disks::default();
+    let mut life = disks.start(CutBug::None).await.unwrap();
+    life.work(6, &mut Rng(1)).await.unwrap();
+    for round in 0..3u64 {
+        let begun = 5 + 6 * round;
+        let (mut one, mut two) = (life.host.get_snapshot_builder().await, life.host.get_snapshot_builder().await);
+        life.work(6, &mut Rng(1)).await.unwrap();
+        life.host.checkpoint().await.unwrap();
+        assert_eq!(stored(&disks), if round == 0 { None } else { Some(begun) });
+        assert_eq!(one.build_snapshot().await.unwrap().meta.last_log_id.map(|id| id.index), Some(begun));
+        drop(one);
+        life.host.checkpoint().await.unwrap();
+        assert_eq!(stored(&disks), Some(begun), "there is another one");
+        two.build_snapshot().await.unwrap();
+        drop(two);
+        life.host.checkpoint().await.unwrap();
+        assert_eq!(stored(&disks), Some(begun + 6));
+    }
+    life.store.barrier().await.unwrap();
+    drop(life);
+    disks.start(CutBug::None).await.unwrap();
+}
+
 /// The store does not survive a full disk: it is left alone then, and the log has the rest.
 #[tokio::test]
 async fn a_checkpoint_is_written_only_while_there_is_room() {
     let disks = Disks::default();
-    let stored = || cut(&Cuts::open(&disks.state.mount(), IDENT, 0..1).unwrap(), 0).unwrap().standing().last.map(|id| id.index);
+    let stored = || stored(&disks);
     let mut life = disks.start(CutBug::None).await.unwrap();
     life.work(6, &mut Rng(1)).await.unwrap();
     life.host.checkpoint().await.unwrap();
