@@ -445,9 +445,8 @@ impl Shard {
             for m in held {
                 l.timers.cancel(&Timer::Wait(id.clone(), m.clone()));
                 if let Some(h) = l.held.remove(&(id.clone(), m)) {
-                    let mut heartbeat = h.heartbeat;
-                    heartbeat.wait_ms = h.until.saturating_sub(now.mono_ms);
-                    l.enqueue(Waiting { ticket: Some(h.ticket), group: id.clone(), what: What::Request(Command::Heartbeat(heartbeat)), arrived: now.mono_ms, budget_ms: None, min_meta_revision: 0 });
+                    let left = h.until.saturating_sub(now.mono_ms);
+                    l.queue_held(&id, h, left, now);
                 }
             }
         }

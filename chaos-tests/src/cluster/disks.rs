@@ -104,16 +104,8 @@ async fn alone(world: &Arc<World>, act: &Act) -> bool {
     }
 }
 
-/// The next sync of the node's log fails; until the node has ended of it, or for four seconds.
-pub async fn next_sync_fails(world: &World, node: u64) -> bool {
-    let d = disks(world, node);
-    d.wal.fail_syncs(1);
-    let failed = ends(world, node, 4_000).await.is_some();
-    d.wal.fail_syncs(0);
-    failed
-}
-async fn fail_sync(world: &Arc<World>, node: u64, files: bool, clean: bool, down: Ms) -> bool {
-    if !world.is_up(node) { return false; }
+/// The next sync of the node's log, or of its files, fails, within four seconds. True: the node has ended of it, as it may.
+pub async fn next_sync_fails(world: &World, node: u64, files: bool) -> bool {
     world.care(node, |c| c.may_end = true);
     let d = disks(world, node);
     if files { d.snapshots.fail_syncs(1) } else { d.wal.fail_syncs(1) }
@@ -122,10 +114,11 @@ async fn fail_sync(world: &Arc<World>, node: u64, files: bool, clean: bool, down
     d.snapshots.fail_syncs(0);
     // One that failed at the last moment is on its way.
     if failed.is_none() { failed = ends(world, node, 1_000).await; }
-    if failed.is_none() {
-        world.care(node, |c| c.may_end = false);
-        return false;
-    }
+    if failed.is_none() { world.care(node, |c| c.may_end = false); }
+    failed.is_some()
+}
+async fn fail_sync(world: &Arc<World>, node: u64, files: bool, clean: bool, down: Ms) -> bool {
+    if !world.is_up(node) || !next_sync_fails(world, node, files).await { return false; }
     world.kill_as(node, if clean { Crash::CleanPages } else { Crash::KillProcess });
     pause(down).await;
     world.restart(node);

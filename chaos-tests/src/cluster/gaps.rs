@@ -47,10 +47,9 @@ async fn fails_once(world: &Arc<World>, s: u16, clean: bool) -> bool {
     let Some(leader) = world.leader(s) else { return false };
     let Some(all) = world.take_all() else { return false };
     let (fails, other) = (leader % 3 + 1, (leader + 1) % 3 + 1);
-    world.care(fails, |c| c.may_end = true);
     world.cut(other, false);
     pause(300).await;
-    let failed = disks::next_sync_fails(world, fails).await;
+    let failed = disks::next_sync_fails(world, fails, false).await;
     // What the leader was told of that write is acknowledged by now, if it counts.
     pause(30).await;
     world.cut(other, true);
@@ -59,8 +58,6 @@ async fn fails_once(world: &Arc<World>, s: u16, clean: bool) -> bool {
         world.kill_as(fails, if clean { Crash::CleanPages } else { Crash::LoseUnsynced });
         pause(50).await;
         world.restart(fails);
-    } else {
-        world.care(fails, |c| c.may_end = false);
     }
     let until = world.now() + 4_000;
     while world.now() < until && world.leader(s).is_none_or(|l| l == leader) { pause(20).await; }

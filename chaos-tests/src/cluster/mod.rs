@@ -2,7 +2,7 @@
 //! disk. One seed is one story. Only under `--cfg madsim`.
 //!
 //! `plan` draws sizes and a schedule of `act`s (faults and workload), `play` plays it with `acts`, `disks`, `users` and `stories`, `world` holds the nodes and
-//! what is seen of them, `members` runs worker processes, `order` writes down what goes over the wire, `heirs` are short stories about what one leader leaves to the next, `metadata` about topics and settings, `judge` and `timers` look at applied state, beliefs, the sink and answers. After the last act
+//! what is seen of them, `members` runs worker processes, `order` writes down what goes over the wire, `heirs` are short stories about what one leader leaves to the next, `metadata` about topics and settings, `voters` about votes that are taken, `gaps` about what falls between two steps of a disk's work, `judge` and `timers` look at applied state, beliefs, the sink and answers. After the last act
 //! everything heals, and the groups must come to rest complete. What befalls a host below the code that runs there is in `baton_raft::faults`.
 
 mod act;

@@ -54,8 +54,7 @@ pub(super) fn end_wait(l: &mut Leading, out: &mut VecDeque<Action>, group: &Grou
     l.timers.cancel(&Timer::Wait(group.clone(), member.clone()));
     let Some(h) = l.held.remove(&key) else { return };
     if l.in_flight.as_ref().is_some_and(|f| f.groups.contains(group)) && !seeded::on(227) {
-        let heartbeat = Heartbeat { wait_ms: 0, ..h.heartbeat };
-        l.enqueue(Waiting { ticket: Some(h.ticket), group: group.clone(), what: What::Request(Command::Heartbeat(heartbeat)), arrived: now.mono_ms, budget_ms: None, min_meta_revision: 0 });
+        l.queue_held(group, h, 0, now);
     } else {
         out.push_back(Action::Reply { ticket: h.ticket, result: Ok(h.response) });
     }

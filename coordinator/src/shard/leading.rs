@@ -117,6 +117,11 @@ impl Leading {
         self.queue.retain(|w| w.group != *group || !matches!(w.what, What::Done(_)));
     }
     pub(super) fn enqueue(&mut self, w: Waiting) { self.queue.push_back(Arc::new(w)); }
+    /// A heartbeat that was held goes back into the queue, to be held for so long at most.
+    pub(super) fn queue_held(&mut self, group: &GroupId, held: Held, wait_ms: u64, now: Now) {
+        let heartbeat = Heartbeat { wait_ms, ..held.heartbeat };
+        self.enqueue(Waiting { ticket: Some(held.ticket), group: group.clone(), what: What::Request(Command::Heartbeat(heartbeat)), arrived: now.mono_ms, budget_ms: None, min_meta_revision: 0 });
+    }
     pub(super) fn queue_timer(&mut self, group: &GroupId, command: decide::TimerCommand, now: Now) {
         self.enqueue(Waiting { ticket: None, group: group.clone(), what: What::Timer(command), arrived: now.mono_ms, budget_ms: None, min_meta_revision: 0 });
     }
